@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# How every target of the project is declared: one function for libraries, one for plugins, one for programs, one for tests.
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+
+add_library(annulus_options INTERFACE)
+target_compile_options(annulus_options INTERFACE -Wall -Wextra -Wpedantic -Werror -Wshadow -Wno-missing-field-initializers)
+if(ANNULUS_SANITIZE)
+  add_compile_options(-fsanitize=${ANNULUS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${ANNULUS_SANITIZE})
+endif()
+
+# annulus_library(NAME annulus_ring SRCS a.cc b.cc DEPS absl::status ...): a static library of one layer.
+# With no SRCS it is header-only.
+function(annulus_library)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(A_SRCS)
+    add_library(${A_NAME} STATIC ${A_SRCS})
+    target_include_directories(${A_NAME} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+    target_link_libraries(${A_NAME} PUBLIC ${A_DEPS} PRIVATE ${A_PRIVATE_DEPS} $<BUILD_INTERFACE:annulus_options>)
+  else()
+    add_library(${A_NAME} INTERFACE)
+    target_include_directories(${A_NAME} INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+    target_link_libraries(${A_NAME} INTERFACE ${A_DEPS})
+  endif()
+endfunction()
+
+# annulus_plugin(NAME transport-host SRCS plugin.cc DEPS annulus_transport_host): build/lib/libannulus-<name>.so.
+# Only the versioned entry symbol is exported.
+function(annulus_plugin)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  set(target annulus-${A_NAME})
+  add_library(${target} MODULE ${A_SRCS})
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${target} PRIVATE ${A_DEPS} annulus_options)
+  target_link_options(${target} PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,defs)
+endfunction()
+
+# annulus_program(NAME annulus-worker SRCS main.cc DEPS ...): build/bin/<name>.
+function(annulus_program)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  add_executable(${A_NAME} ${A_SRCS})
+  target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} annulus_options)
+endfunction()
+
+# annulus_test(NAME ring_plan_test SRCS plan_test.cc DEPS annulus_ring [LABELS unit] [TIMEOUT 60]): a GoogleTest program
+# registered with ctest. Labels: unit, property, contract, e2e, fuzz, tidy, install; "full" is left out of `make test`.
+function(annulus_test)
+  cmake_parse_arguments(A "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS" ${ARGN})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 120)
+  endif()
+  add_executable(${A_NAME} ${A_SRCS})
+  set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest GTest::gtest_main annulus_options)
+  add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS})
+  set_tests_properties(${A_NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}")
+endfunction()
