@@ -40,7 +40,7 @@ inline absl::Status WithFaultInfo(absl::Status status, const FaultInfo& info) {
 }
 
 inline std::optional<FaultInfo> GetFaultInfo(const absl::Status& status) {
-  std::optional<absl::Cord> payload = status.GetPayload(kFaultInfoPayload);
+  const auto payload = status.GetPayload(kFaultInfoPayload);
   if (!payload) return std::nullopt;
   FaultInfo info;
   bool first = true;
