@@ -16,8 +16,8 @@
  * sliding window of `window_left` >= 0: additionally p_j >= p_i + causal_offset - window_left.
  *
  * Partials. (o, lse) is the state of an online softmax (Milakov & Gimelshein, arXiv 1805.02867;
- * Ring Attention, arXiv 2310.01889): o is the normalised fp32 output over the keys seen so far and lse
- * the log of their summed exponentials. (0, -inf) is the identity. `attend` starts from what is
+ * Ring Attention, arXiv 2310.01889): o is the normalised fp32 output over the keys seen so far and
+ * lse the log of their summed exponentials. (0, -inf) is the identity. `attend` starts from what is
  * there and leaves the merged state there; a row with no allowed key is left untouched, never NaN.
  *
  * Streams. Work is enqueued in order on a stream and may run later (CUDA) or at once (CPU);
@@ -100,7 +100,8 @@ typedef struct annulusAttendArgs {
   size_t kv_span_count;
   annulusMask mask;
   float softmax_scale;
-  /* o and lse may be rows of another buffer than q: row of o = row of q + o_row_offset. 0 for most. */
+  /* o and lse may be rows of another buffer than q: row of o = row of q + o_row_offset. 0 for most.
+   */
   int64_t o_row_offset;
 } annulusAttendArgs;
 
@@ -161,7 +162,8 @@ typedef struct annulusComputeV1 {
   annulusComputeStatus (*supports)(annulusDevice* device, annulusDtype dtype, int64_t head_dim,
                                    int64_t query_heads, int64_t kv_heads);
 
-  annulusComputeStatus (*alloc)(annulusDevice* device, size_t bytes, void** memory); /* 64-B aligned, not zeroed */
+  annulusComputeStatus (*alloc)(annulusDevice* device, size_t bytes,
+                                void** memory); /* 64-B aligned, not zeroed */
   void (*free)(annulusDevice* device, void* memory);
 
   annulusComputeStatus (*stream_create)(annulusDevice* device, annulusStream** stream);
@@ -169,24 +171,31 @@ typedef struct annulusComputeV1 {
   annulusComputeStatus (*event_create)(annulusDevice* device, annulusEvent** event);
   void (*event_destroy)(annulusEvent* event);
   annulusComputeStatus (*event_record)(annulusEvent* event, annulusStream* stream);
-  /* Waits until the point is reached; CLOCK_MONOTONIC deadline in ns. time_ns: when it was reached. */
-  annulusComputeStatus (*event_synchronize)(annulusEvent* event, int64_t deadline_ns, int64_t* time_ns);
+  /* Waits until the point is reached; CLOCK_MONOTONIC deadline in ns. time_ns: when it was reached.
+   */
+  annulusComputeStatus (*event_synchronize)(annulusEvent* event, int64_t deadline_ns,
+                                            int64_t* time_ns);
 
   /* o = 0, lse = -inf over all rows. */
-  annulusComputeStatus (*reset)(annulusStream* stream, const annulusTensor* o, const annulusRowStat* lse);
+  annulusComputeStatus (*reset)(annulusStream* stream, const annulusTensor* o,
+                                const annulusRowStat* lse);
   annulusComputeStatus (*attend)(annulusStream* stream, const annulusAttendArgs* args);
   /* delta = rowsum(do * o), over all rows; do and o may be of any dtype. */
   annulusComputeStatus (*backward_prepare)(annulusStream* stream, const annulusTensor* d_o,
                                            const annulusTensor* o, const annulusRowStat* delta);
-  annulusComputeStatus (*attend_backward)(annulusStream* stream, const annulusAttendBackwardArgs* args);
-  /* (o, lse) <- merge((o, lse), (o2, lse2)); all float32. The slow twin of attend's in-place merge. */
-  annulusComputeStatus (*merge)(annulusStream* stream, const annulusTensor* o, const annulusRowStat* lse,
-                                const annulusTensor* o2, const annulusRowStat* lse2);
+  annulusComputeStatus (*attend_backward)(annulusStream* stream,
+                                          const annulusAttendBackwardArgs* args);
+  /* (o, lse) <- merge((o, lse), (o2, lse2)); all float32. The slow twin of attend's in-place merge.
+   */
+  annulusComputeStatus (*merge)(annulusStream* stream, const annulusTensor* o,
+                                const annulusRowStat* lse, const annulusTensor* o2,
+                                const annulusRowStat* lse2);
   /* dst[i] += src[i]; dst float32, src float32 or bf16. */
   annulusComputeStatus (*accumulate)(annulusStream* stream, float* dst, const void* src,
                                      annulusDtype src_dtype, int64_t count);
   /* dst = src rounded to dst's dtype, both [batch, rows, heads, head_dim] views. */
-  annulusComputeStatus (*finish)(annulusStream* stream, const annulusTensor* src, const annulusTensor* dst);
+  annulusComputeStatus (*finish)(annulusStream* stream, const annulusTensor* src,
+                                 const annulusTensor* dst);
   annulusComputeStatus (*fill_zero)(annulusStream* stream, void* memory, size_t bytes);
 } annulusComputeV1;
 

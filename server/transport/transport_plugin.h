@@ -5,21 +5,23 @@
  * `annulusTransport_v1`, of this type. It knows nothing of attention. No C++ type and no exception
  * crosses this line. Fields are only ever added at the end: check `struct_size`.
  *
- * Life: open (listens, gives a handle of at most 128 bytes) -> the coordinator relays the handles of all
- * ranks -> connect (blocking, by a deadline) -> isend / irecv / wait ... -> close. One transport belongs to
- * one (group, epoch); a new epoch opens a new one with fresh handles, so that a stale peer cannot even connect.
+ * Life: open (listens, gives a handle of at most 128 bytes) -> the coordinator relays the handles
+ * of all ranks -> connect (blocking, by a deadline) -> isend / irecv / wait ... -> close. One
+ * transport belongs to one (group, epoch); a new epoch opens a new one with fresh handles, so that
+ * a stale peer cannot even connect.
  *
  * Messages are matched by (peer, tag); a tag is used once per direction and pair of ranks. A send
  * starts to move only when the peer has posted the receive (rendezvous), so nothing is buffered
- * for a receiver that is not there and one request never blocks another. A transfer moves the bytes of the
- * sender's segments, in order, into the receiver's; both sides must name the same total. The CRC32C
- * of every chunk is computed on the producer's buffer and checked by the consumer.
+ * for a receiver that is not there and one request never blocks another. A transfer moves the bytes
+ * of the sender's segments, in order, into the receiver's; both sides must name the same total. The
+ * CRC32C of every chunk is computed on the producer's buffer and checked by the consumer.
  *
  * Memory of a posted operation belongs to the transport until its completion is reported or
  * `close` has returned. After `abort` every operation of both sides completes with ABORTED (or its
  * own earlier status) within the deadline of a second.
  *
- * Thread safety: every function may be called from any thread. isend, irecv, test and abort do not block.
+ * Thread safety: every function may be called from any thread. isend, irecv, test and abort do not
+ * block.
  */
 #ifndef ANNULUS_SERVER_TRANSPORT_TRANSPORT_PLUGIN_H_
 #define ANNULUS_SERVER_TRANSPORT_TRANSPORT_PLUGIN_H_
@@ -38,12 +40,12 @@ typedef enum annulusTransportStatus {
   ANNULUS_TRANSPORT_OK = 0,
   ANNULUS_TRANSPORT_PENDING = 1,
   ANNULUS_TRANSPORT_INVALID_ARGUMENT = 2,
-  ANNULUS_TRANSPORT_DEADLINE = 3,     /* not complete by its deadline */
-  ANNULUS_TRANSPORT_PEER_LOST = 4,    /* the peer's process or link is gone or silent */
-  ANNULUS_TRANSPORT_ABORTED = 5,      /* abort was called here or by a peer */
-  ANNULUS_TRANSPORT_CORRUPTED = 6,    /* a checksum did not match, or a frame was malformed */
-  ANNULUS_TRANSPORT_MISMATCH = 7,     /* the two sides named different byte counts */
-  ANNULUS_TRANSPORT_RESOURCE = 8,     /* no memory, descriptors or queue entries left */
+  ANNULUS_TRANSPORT_DEADLINE = 3,  /* not complete by its deadline */
+  ANNULUS_TRANSPORT_PEER_LOST = 4, /* the peer's process or link is gone or silent */
+  ANNULUS_TRANSPORT_ABORTED = 5,   /* abort was called here or by a peer */
+  ANNULUS_TRANSPORT_CORRUPTED = 6, /* a checksum did not match, or a frame was malformed */
+  ANNULUS_TRANSPORT_MISMATCH = 7,  /* the two sides named different byte counts */
+  ANNULUS_TRANSPORT_RESOURCE = 8,  /* no memory, descriptors or queue entries left */
 } annulusTransportStatus;
 
 typedef enum annulusLevel {
@@ -63,11 +65,11 @@ typedef struct annulusLinkModel {
 
 typedef struct annulusTransportOptions {
   size_t struct_size;
-  const char* group;     /* name of the group, <= 128 characters */
+  const char* group; /* name of the group, <= 128 characters */
   uint64_t epoch;
   int32_t rank;
-  int32_t size;          /* 1..4096 */
-  const char* host_id;   /* ranks with the same host_id share memory; others use TCP */
+  int32_t size;             /* 1..4096 */
+  const char* host_id;      /* ranks with the same host_id share memory; others use TCP */
   const char* bind_address; /* numeric address that peers on other hosts reach, e.g. "127.0.0.1" */
   double peer_timeout_seconds; /* a peer silent this long is lost; default 1.0 when 0 */
 } annulusTransportOptions;
@@ -80,7 +82,8 @@ typedef struct annulusSegment {
 typedef struct annulusCompletion {
   annulusTransportStatus status;
   int32_t peer;
-  int64_t start_ns; /* CLOCK_MONOTONIC; when bytes began to move, not when the operation was posted */
+  int64_t
+      start_ns; /* CLOCK_MONOTONIC; when bytes began to move, not when the operation was posted */
   int64_t end_ns;
   uint64_t bytes;
 } annulusCompletion;
@@ -100,12 +103,12 @@ typedef struct annulusTransportV1 {
   const char* name;
   uint64_t caps;
 
-  annulusTransportStatus (*open)(const annulusTransportOptions* options, annulusTransport** transport,
-                                 annulusTransportHandle* handle);
-  /* handles[size], in rank order. Blocks until every peer of this rank is connected, or the CLOCK_MONOTONIC
-   * deadline. Verifies group and epoch with each peer. */
-  annulusTransportStatus (*connect)(annulusTransport* transport, const annulusTransportHandle* handles,
-                                    int64_t deadline_ns);
+  annulusTransportStatus (*open)(const annulusTransportOptions* options,
+                                 annulusTransport** transport, annulusTransportHandle* handle);
+  /* handles[size], in rank order. Blocks until every peer of this rank is connected, or the
+   * CLOCK_MONOTONIC deadline. Verifies group and epoch with each peer. */
+  annulusTransportStatus (*connect)(annulusTransport* transport,
+                                    const annulusTransportHandle* handles, int64_t deadline_ns);
   /* Optional (may be NULL): pins or registers memory for faster transfers. */
   annulusTransportStatus (*register_memory)(annulusTransport* transport, void* data, size_t bytes);
   annulusTransportStatus (*deregister_memory)(annulusTransport* transport, void* data);
@@ -117,15 +120,18 @@ typedef struct annulusTransportV1 {
                                   const annulusSegment* segments, size_t segment_count,
                                   int64_t deadline_ns, annulusRequest** request);
   /* Not blocking. `*done` = 1 once complete, with the completion filled in. */
-  annulusTransportStatus (*test)(annulusRequest* request, int32_t* done, annulusCompletion* completion);
+  annulusTransportStatus (*test)(annulusRequest* request, int32_t* done,
+                                 annulusCompletion* completion);
   /* Blocks until all are complete (their deadlines and abort bound the wait). */
-  annulusTransportStatus (*wait)(annulusRequest* const* requests, size_t count, annulusCompletion* completions);
+  annulusTransportStatus (*wait)(annulusRequest* const* requests, size_t count,
+                                 annulusCompletion* completions);
   /* Returns a completed request to the transport. */
   void (*release)(annulusRequest* request);
 
   /* From any thread: completes everything with ABORTED, here and at the peers. Idempotent. */
   void (*abort)(annulusTransport* transport, const char* reason);
-  /* Copies the first failure seen, in words ("peer 3 silent for 1.0 s"), and the peer (-1: none). */
+  /* Copies the first failure seen, in words ("peer 3 silent for 1.0 s"), and the peer (-1: none).
+   */
   void (*last_error)(annulusTransport* transport, char* text, size_t text_bytes, int32_t* peer);
   /* Aborts if need be, joins threads, frees everything. No operation may be posted any more. */
   void (*close)(annulusTransport* transport);
