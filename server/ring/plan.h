@@ -58,7 +58,10 @@ struct RankShard {
   friend bool operator==(const RankShard&, const RankShard&) = default;
 };
 
-// KV that a rank keeps after a forward (in a slot of that plan) or starts a backward with.
+// KV that a rank keeps after a forward or starts a backward with. Forward: `slot` is a receive slot
+// of that plan, `kv` are its rows after the last step, in their order, and it must stay intact
+// until the backward has ended. Backward: `slot` ("res") stands filled with those same rows when
+// step 0 begins and is never written. Ranks that keep nothing have no entry.
 struct Resident {
   int rank = 0;
   std::string slot;
@@ -67,6 +70,7 @@ struct Resident {
 };
 
 // Rank attends q (a part of its own queries) over kv (a part of what stands in `slot`) in `step`.
+// mask_case holds for the whole rectangle q x kv and is never kEmpty.
 struct Compute {
   int step = 0;
   int rank = 0;
@@ -80,6 +84,16 @@ struct Compute {
 
 // Posted when step post_step begins, reading src_slot as it stood then; owns dst_slot over
 // [post_step, due_step); readable from due_step on (due_step = steps: after the last step).
+//
+// When step s begins a rank does, in this order: (1) waits for its transfers with due_step s, sent
+// and received; (2) zeroes accumulators whose life begins (slots.h); (3) adds what arrived with
+// kAdd, in plan order; (4) posts its transfers with post_step s; (5) runs its computes, in plan
+// order.
+//
+// kv: kReplace. dkv: empties src_slot when posted. kAdd lands in staging (slots.h) and touches
+// dst_slot only at due_step; kReplace lands in dst_slot, which must be empty. The rows of an
+// accumulator are the tokens of the dkv transfer that next empties it; those of `gradient_home`,
+// the rank's own kv.
 struct Transfer {
   Payload payload = Payload::kKv;
   int src = 0;
