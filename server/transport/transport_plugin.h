@@ -46,6 +46,7 @@ typedef enum annulusTransportStatus {
   ANNULUS_TRANSPORT_CORRUPTED = 6, /* a checksum did not match, or a frame was malformed */
   ANNULUS_TRANSPORT_MISMATCH = 7,  /* the two sides named different byte counts */
   ANNULUS_TRANSPORT_RESOURCE = 8,  /* no memory, descriptors or queue entries left */
+  ANNULUS_TRANSPORT_REFUSED = 9,   /* a peer refused to connect: other group, epoch or secret */
 } annulusTransportStatus;
 
 typedef enum annulusLevel {
@@ -87,6 +88,17 @@ typedef struct annulusCompletion {
   int64_t end_ns;
   uint64_t bytes;
 } annulusCompletion;
+
+/* Counters since open. Fields are only ever added at the end. */
+typedef struct annulusTransportStats {
+  size_t struct_size;      /* set by the caller */
+  uint64_t sent_bytes;     /* of completed sends */
+  uint64_t received_bytes; /* of completed receives */
+  uint64_t
+      refused_connections; /* callers of another group or epoch, without the secret, or malformed */
+  uint64_t stale_epoch;    /* those of them that named another epoch */
+  uint64_t corrupted;      /* checksum mismatches and malformed frames */
+} annulusTransportStats;
 
 typedef struct annulusTransport annulusTransport;
 typedef struct annulusRequest annulusRequest;
@@ -137,6 +149,14 @@ typedef struct annulusTransportV1 {
   void (*close)(annulusTransport* transport);
   /* Description of the path to a peer: "shm", "tcp", "self". Static string. */
   const char* (*path)(annulusTransport* transport, int32_t peer);
+
+  /* Since abi_minor 1. Check struct_size before use; may be NULL. */
+
+  void (*stats)(annulusTransport* transport, annulusTransportStats* stats);
+  /* Has `notify(context)` called, from a thread of the transport, after one or more operations have
+   * completed. It must not block nor call the transport. Set it before the first operation; NULL
+   * ends it. */
+  void (*set_notify)(annulusTransport* transport, void (*notify)(void* context), void* context);
 } annulusTransportV1;
 
 #ifdef __cplusplus
