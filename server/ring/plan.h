@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace annulus::ring {
@@ -15,6 +16,10 @@ struct TokenRange {
   int64_t stride = 1;
   int64_t count() const { return end <= begin ? 0 : (end - begin + stride - 1) / stride; }
   friend bool operator==(const TokenRange&, const TokenRange&) = default;
+  template <typename H>
+  friend H AbslHashValue(H state, const TokenRange& range) {
+    return H::combine(std::move(state), range.begin, range.end, range.stride);
+  }
 };
 using TokenRanges = std::vector<TokenRange>;
 int64_t TokenCount(const TokenRanges& ranges);

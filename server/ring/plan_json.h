@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "server/ring/plan.h"
+#include "server/ring/plan_limits.h"
 
 // Plans as JSON, schema "annulus.plan.v1" (docs/algorithms.md). Pure functions, thread-safe.
 namespace annulus::ring {
@@ -21,7 +22,7 @@ std::string CanonicalPlanJson(const Plan& plan);
 std::string PlanToJson(const Plan& plan);
 
 struct PlanJsonOptions {
-  size_t max_bytes = size_t{64} << 20;
+  size_t max_bytes = kMaxJsonBytes;
   // Refuse a plan whose digest is missing or is not that of its content. When false the digest is
   // taken as it stands, "" if missing.
   bool verify_digest = true;
