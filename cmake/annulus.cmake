@@ -62,3 +62,20 @@ function(annulus_test)
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS})
   set_tests_properties(${A_NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}")
 endfunction()
+
+# annulus_fuzz_test(NAME io_npy_fuzz SRCS npy_fuzz.cc DEPS annulus_io CORPUS dir [ITERATIONS 20000]): LLVMFuzzerTestOneInput
+# run by tests/support/fuzz_main.cc over the corpus and mutations of it, always the same; label fuzz. Built with
+# -fsanitize=fuzzer instead, the same source is a libFuzzer target.
+function(annulus_fuzz_test)
+  cmake_parse_arguments(A "" "NAME;CORPUS;ITERATIONS" "SRCS;DEPS" ${ARGN})
+  if(NOT A_ITERATIONS)
+    set(A_ITERATIONS 20000)
+  endif()
+  add_executable(${A_NAME} ${A_SRCS} ${PROJECT_SOURCE_DIR}/tests/support/fuzz_main.cc)
+  set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} annulus_options)
+  get_filename_component(corpus ${A_CORPUS} ABSOLUTE)
+  add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${corpus} ${A_ITERATIONS})
+  set_tests_properties(${A_NAME} PROPERTIES TIMEOUT 120 LABELS fuzz)
+endfunction()

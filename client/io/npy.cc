@@ -185,7 +185,8 @@ absl::StatusOr<std::string_view> HeaderText(std::string_view file) {
 std::string Header(const TensorView& tensor) {
   std::string shape;
   for (int64_t extent : tensor.shape) absl::StrAppend(&shape, extent, ", ");
-  if (tensor.shape.size() > 1) shape.resize(shape.size() - 2);
+  // As Python prints tuples: (), (2,), (2, 3).
+  if (!shape.empty()) shape.resize(shape.size() - (tensor.shape.size() == 1 ? 1 : 2));
   std::string text = absl::StrCat("{'descr': '", tensor.dtype == Dtype::kF32 ? "<f4" : "<f2",
                                   "', 'fortran_order': False, 'shape': (", shape, "), }");
   // The data starts at a multiple of 64: 10 bytes before the text, one newline after.
