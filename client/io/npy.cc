@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/io/atomic_file.h"
 #include "client/io/text.h"
 #include "server/base/status_macros.h"
@@ -183,10 +184,9 @@ absl::StatusOr<std::string_view> HeaderText(std::string_view file) {
 }
 
 std::string Header(const TensorView& tensor) {
-  std::string shape;
-  for (int64_t extent : tensor.shape) absl::StrAppend(&shape, extent, ", ");
   // As Python prints tuples: (), (2,), (2, 3).
-  if (!shape.empty()) shape.resize(shape.size() - (tensor.shape.size() == 1 ? 1 : 2));
+  const std::string shape =
+      absl::StrCat(absl::StrJoin(tensor.shape, ", "), tensor.shape.size() == 1 ? "," : "");
   std::string text = absl::StrCat("{'descr': '", tensor.dtype == Dtype::kF32 ? "<f4" : "<f2",
                                   "', 'fortran_order': False, 'shape': (", shape, "), }");
   // The data starts at a multiple of 64: 10 bytes before the text, one newline after.
