@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/backward.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/backward_kernel.h"
+#include "kernels/cpu/tile.h"
+
+namespace annulus::kernels::cpu {
+namespace {
+
+constexpr int64_t kBlocksPerRoundMax = 16;
+constexpr int64_t kHeadsPerRoundMax = 8;
+constexpr int64_t kPackedFloatsMax = int64_t{8} << 20;
+constexpr int64_t kPackedFormsOfKeys = 3;
+constexpr int64_t kPackedFormsOfQueries = 4;
+
+// A round packs some key tiles and some query blocks of a few (batch, KV head) pairs, and works
+// off all pairs of them in waves. A query block of a round is one of any head of the KV head's
+// group. In a wave no two items share a query block or a key tile, so all of them may run at once
+// without locks, and each gradient row receives its contributions in the order of the waves.
+struct Round {
+  int64_t first_head = 0;
+  int64_t head_count = 0;
+  IndexRange tiles;
+  IndexRange blocks;  // of group * blocks of the sequence
+};
+
+class BackwardPass {
+ public:
+  BackwardPass(const annulusAttendBackwardArgs& args, Workspace* workspace)
+      : args_(args),
+        workspace_(*workspace),
+        head_dim_(args.q.head_dim),
+        group_(args.q.heads / args.k.heads),
+        tile_floats_(PackedFloats(kKeyTile, head_dim_)),
+        block_floats_(PackedFloats(kQueryBlock, head_dim_)) {}
+
+  void Run() {
+    workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
+    workspace_.keys.Assign(args_.kv_spans, args_.kv_span_count);
+    CutTiles(workspace_.keys, kKeyTile, &workspace_.key_tiles);
+    blocks_ = (workspace_.queries.size() + kQueryBlock - 1) / kQueryBlock;
+    const int64_t tiles = static_cast<int64_t>(workspace_.key_tiles.size());
+    const int64_t all_blocks = blocks_ * group_;
+    if (tiles == 0 || all_blocks == 0) return;
+    ReserveScratch(tiles, all_blocks);
+    const int64_t heads = args_.k.batch * args_.k.heads;
+    for (int64_t head = 0; head < heads; head += heads_per_round_) {
+      const int64_t head_count = std::min(heads_per_round_, heads - head);
+      for (int64_t tile = 0; tile < tiles; tile += tiles_per_round_) {
+        const IndexRange tile_range = {tile, std::min(tile + tiles_per_round_, tiles)};
+        PackKeys({head, head_count, tile_range, {}});
+        for (int64_t block = 0; block < all_blocks; block += blocks_per_round_) {
+          const IndexRange block_range = {block, std::min(block + blocks_per_round_, all_blocks)};
+          RunRound({head, head_count, tile_range, block_range});
+        }
+      }
+    }
+  }
+
+ private:
+  void ReserveScratch(int64_t tiles, int64_t all_blocks) {
+    tiles_per_round_ = std::min(tiles, kBlocksPerRoundMax);
+    blocks_per_round_ = std::min(all_blocks, kBlocksPerRoundMax);
+    const int64_t floats_per_head = kPackedFormsOfKeys * tile_floats_ * tiles_per_round_ +
+                                    kPackedFormsOfQueries * block_floats_ * blocks_per_round_;
+    heads_per_round_ =
+        std::clamp<int64_t>(kPackedFloatsMax / floats_per_head, 1,
+                            std::min(kHeadsPerRoundMax, args_.k.batch * args_.k.heads));
+    workspace_.packed_keys.Reserve(kPackedFormsOfKeys * tile_floats_ * tiles_per_round_ *
+                                   heads_per_round_);
+    workspace_.packed_queries.Reserve(kPackedFormsOfQueries * block_floats_ * blocks_per_round_ *
+                                      heads_per_round_);
+    workspace_.backward_keys.resize(tiles_per_round_ * heads_per_round_);
+    workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
+    for (AlignedBuffer& buffer : workspace_.per_thread) {
+      buffer.Reserve(2 * kQueryBlock * kKeyTile + std::max(tile_floats_, block_floats_));
+    }
+  }
+
+  BackwardScratch ScratchOf(int thread) {
+    float* base = workspace_.per_thread[thread].data();
+    return {base, base + kQueryBlock * kKeyTile, base + 2 * kQueryBlock * kKeyTile};
+  }
+
+  void PackKeys(const Round& round) {
+    const int64_t tiles = round.tiles.size();
+    workspace_.pool.Parallel(round.head_count * tiles, [&](int64_t item, int thread) {
+      PackOneTile(round, item / tiles, item % tiles, thread);
+    });
+  }
+
+  void RunRound(const Round& round) {
+    const int64_t tiles = round.tiles.size();
+    const int64_t blocks = round.blocks.size();
+    workspace_.pool.Parallel(round.head_count * blocks, [&](int64_t item, int thread) {
+      PackOneBlock(round, item / blocks, item % blocks, thread);
+    });
+    const int64_t waves = std::max(tiles, blocks);
+    const int64_t width = std::min(tiles, blocks);
+    for (int64_t wave = 0; wave < waves; ++wave) {
+      workspace_.pool.Parallel(round.head_count * width, [&](int64_t item, int thread) {
+        const int64_t head = item / width;
+        const int64_t lane = item % width;
+        const int64_t other = (lane + wave) % waves;
+        const int64_t tile = tiles < blocks ? lane : other;
+        const int64_t block = tiles < blocks ? other : lane;
+        AttendBackwardPair(workspace_.backward_queries[head * blocks + block],
+                           workspace_.backward_keys[head * tiles + tile], args_.mask,
+                           args_.softmax_scale, ScratchOf(thread));
+      });
+    }
+  }
+
+  void PackOneTile(const Round& round, int64_t head, int64_t index, int thread) {
+    const int64_t batch = (round.first_head + head) / args_.k.heads;
+    const int64_t kv_head = (round.first_head + head) % args_.k.heads;
+    const IndexRange range = workspace_.key_tiles[round.tiles.begin + index];
+    const int64_t* rows = workspace_.keys.rows.data() + range.begin;
+    const int64_t count = range.size();
+    const int64_t slot = head * round.tiles.size() + index;
+    BackwardKeys& keys = workspace_.backward_keys[slot];
+    keys.k_columns = workspace_.packed_keys.data() + slot * kPackedFormsOfKeys * tile_floats_;
+    keys.v_columns = keys.k_columns + tile_floats_;
+    keys.k_panels = keys.v_columns + tile_floats_;
+    keys.dk = GatherHead(args_.dk, batch, kv_head, rows, count, args_.dkv_row_offset);
+    keys.dv = GatherHead(args_.dv, batch, kv_head, rows, count, args_.dkv_row_offset);
+    keys.positions = workspace_.keys.positions.data() + range.begin;
+    keys.count = count;
+    PackBackwardKeys(GatherHead(args_.k, batch, kv_head, rows, count, 0),
+                     GatherHead(args_.v, batch, kv_head, rows, count, 0),
+                     ScratchOf(thread).accumulator, &keys);
+  }
+
+  void PackOneBlock(const Round& round, int64_t head, int64_t index, int thread) {
+    const int64_t batch = (round.first_head + head) / args_.k.heads;
+    const int64_t kv_head = (round.first_head + head) % args_.k.heads;
+    const int64_t member = (round.blocks.begin + index) / blocks_;
+    const int64_t begin = (round.blocks.begin + index) % blocks_ * kQueryBlock;
+    const int64_t q_head = kv_head * group_ + member;
+    const int64_t* rows = workspace_.queries.rows.data() + begin;
+    const int64_t count = std::min(kQueryBlock, workspace_.queries.size() - begin);
+    const int64_t slot = head * round.blocks.size() + index;
+    BackwardQueries& queries = workspace_.backward_queries[slot];
+    queries.q_strips =
+        workspace_.packed_queries.data() + slot * kPackedFormsOfQueries * block_floats_;
+    queries.do_strips = queries.q_strips + block_floats_;
+    queries.q_panels = queries.do_strips + block_floats_;
+    queries.do_panels = queries.q_panels + block_floats_;
+    queries.dq = GatherHead(args_.dq, batch, q_head, rows, count, args_.dq_row_offset);
+    queries.lse = GatherStat(args_.lse, batch, q_head, rows, args_.dq_row_offset);
+    queries.delta = GatherStat(args_.delta, batch, q_head, rows, args_.dq_row_offset);
+    queries.positions = workspace_.queries.positions.data() + begin;
+    queries.count = count;
+    PackBackwardQueries(GatherHead(args_.q, batch, q_head, rows, count, 0),
+                        GatherHead(args_.d_o, batch, q_head, rows, count, 0), args_.softmax_scale,
+                        ScratchOf(thread).accumulator, &queries);
+  }
+
+  const annulusAttendBackwardArgs& args_;
+  Workspace& workspace_;
+  const int64_t head_dim_;
+  const int64_t group_;
+  const int64_t tile_floats_;
+  const int64_t block_floats_;
+  int64_t blocks_ = 0;
+  int64_t tiles_per_round_ = 1;
+  int64_t blocks_per_round_ = 1;
+  int64_t heads_per_round_ = 1;
+};
+
+}  // namespace
+
+void AttendBackward(const annulusAttendBackwardArgs& args, Workspace* workspace) {
+  BackwardPass(args, workspace).Run();
+}
+
+}  // namespace annulus::kernels::cpu

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/cpu_plugin.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/backward.h"
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/forward.h"
+#include "kernels/cpu/validate.h"
+#include "kernels/cpu/workspace.h"
+#include "server/base/status_macros.h"
+
+struct annulusDevice {
+  explicit annulusDevice(int threads) : workspace(threads) {}
+  std::mutex mutex;  // one call at a time uses the workspace
+  annulus::kernels::cpu::Workspace workspace;
+};
+
+struct annulusStream {
+  annulusDevice* device;
+};
+
+struct annulusEvent {
+  int64_t time_ns = 0;
+};
+
+namespace annulus::kernels {
+namespace {
+
+constexpr int kThreadsMax = 1024;
+constexpr size_t kAlignment = 64;
+
+// Text of the last failure; a fixed array, so that reporting out of memory needs none.
+thread_local char last_error_text[512] = "";
+
+annulusComputeStatus Fail(annulusComputeStatus status, absl::string_view text) {
+  const size_t length = std::min(text.size(), sizeof(last_error_text) - 1);
+  std::memcpy(last_error_text, text.data(), length);
+  last_error_text[length] = '\0';
+  return status;
+}
+
+// Runs what a call does and turns its status, or an exception of the standard library, into the
+// C code: nothing is thrown across the plugin's border.
+template <typename Body>
+annulusComputeStatus Guarded(Body body) {
+  try {
+    const absl::Status status = body();
+    if (status.ok()) return ANNULUS_COMPUTE_OK;
+    return Fail(ANNULUS_COMPUTE_INVALID_ARGUMENT, status.message());
+  } catch (const std::bad_alloc&) {
+    return Fail(ANNULUS_COMPUTE_OUT_OF_MEMORY, "out of host memory");
+  } catch (const std::exception& error) {
+    return Fail(ANNULUS_COMPUTE_DEVICE_ERROR, error.what());
+  }
+}
+
+absl::Status RequireHandle(const char* what, const void* handle) {
+  if (handle == nullptr) return absl::InvalidArgumentError(absl::StrCat(what, " is null"));
+  return absl::OkStatus();
+}
+
+annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** device) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("options", options));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
+    if (options->struct_size < sizeof(annulusComputeOptions)) {
+      return absl::InvalidArgumentError(absl::StrCat("options: struct_size ", options->struct_size,
+                                                     ", expected at least ",
+                                                     sizeof(annulusComputeOptions)));
+    }
+    if (options->device_ordinal != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("device_ordinal ", options->device_ordinal,
+                                                     ", expected 0: the host is one device"));
+    }
+    if (options->threads < 1 || options->threads > kThreadsMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("threads ", options->threads, ", expected 1 to ", kThreadsMax));
+    }
+    *device = new annulusDevice(options->threads);
+    return absl::OkStatus();
+  });
+}
+
+void Close(annulusDevice* device) { delete device; }
+
+const char* LastError() { return last_error_text; }
+
+annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("info", info));
+    if (info->struct_size < sizeof(annulusDeviceInfo)) {
+      return absl::InvalidArgumentError(absl::StrCat("info: struct_size ", info->struct_size,
+                                                     ", expected at least ",
+                                                     sizeof(annulusDeviceInfo)));
+    }
+    const int threads = device->workspace.pool.threads();
+    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), ", ", threads,
+                                          threads == 1 ? " thread" : " threads");
+    std::memset(info->description, 0, sizeof(info->description));
+    text.copy(info->description, sizeof(info->description) - 1);
+    info->memory_bytes = 0;
+    info->compute_units = threads;
+    info->host_memory = 1;
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus Supports(annulusDevice* device, annulusDtype dtype, int64_t head_dim,
+                              int64_t query_heads, int64_t kv_heads) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
+    return cpu::CheckSupports(dtype, head_dim, query_heads, kv_heads);
+  });
+}
+
+annulusComputeStatus Alloc(annulusDevice* device, size_t bytes, void** memory) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("memory", memory));
+    *memory = ::operator new (std::max<size_t>(bytes, 1), std::align_val_t{kAlignment});
+    return absl::OkStatus();
+  });
+}
+
+void Free(annulusDevice*, void* memory) {
+  ::operator delete (memory, std::align_val_t{kAlignment});
+}
+
+annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    *stream = new annulusStream{device};
+    return absl::OkStatus();
+  });
+}
+
+void StreamDestroy(annulusStream* stream) { delete stream; }
+
+annulusComputeStatus EventCreate(annulusDevice* device, annulusEvent** event) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("event", event));
+    *event = new annulusEvent;
+    return absl::OkStatus();
+  });
+}
+
+void EventDestroy(annulusEvent* event) { delete event; }
+
+annulusComputeStatus EventRecord(annulusEvent* event, annulusStream* stream) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("event", event));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    timespec now = {};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    event->time_ns = int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+    return absl::OkStatus();
+  });
+}
+
+// Whatever was recorded is already done: never waits.
+annulusComputeStatus EventSynchronize(annulusEvent* event, int64_t, int64_t* time_ns) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("event", event));
+    if (event->time_ns == 0) return absl::InvalidArgumentError("the event was never recorded");
+    if (time_ns != nullptr) *time_ns = event->time_ns;
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
+                           const annulusRowStat* lse) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckReset(o, lse));
+    cpu::Reset(*o, *lse);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus Attend(annulusStream* stream, const annulusAttendArgs* args) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckAttend(args));
+    const std::lock_guard<std::mutex> lock(stream->device->mutex);
+    cpu::Attend(*args, &stream->device->workspace);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus BackwardPrepare(annulusStream* stream, const annulusTensor* d_o,
+                                     const annulusTensor* o, const annulusRowStat* delta) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckRowDots(d_o, o, delta));
+    cpu::RowDots(*d_o, *o, *delta);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBackwardArgs* args) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckAttendBackward(args));
+    const std::lock_guard<std::mutex> lock(stream->device->mutex);
+    cpu::AttendBackward(*args, &stream->device->workspace);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus Merge(annulusStream* stream, const annulusTensor* o, const annulusRowStat* lse,
+                           const annulusTensor* o2, const annulusRowStat* lse2) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckMerge(o, lse, o2, lse2));
+    cpu::Merge(*o, *lse, *o2, *lse2);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus Accumulate(annulusStream* stream, float* dst, const void* src,
+                                annulusDtype src_dtype, int64_t count) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckAccumulate(dst, src, src_dtype, count));
+    cpu::AddInto(dst, src, src_dtype, count);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus Finish(annulusStream* stream, const annulusTensor* src,
+                            const annulusTensor* dst) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckFinish(src, dst));
+    cpu::Convert(*src, *dst);
+    return absl::OkStatus();
+  });
+}
+
+annulusComputeStatus FillZero(annulusStream* stream, void* memory, size_t bytes) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    if (bytes == 0) return absl::OkStatus();
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("memory", memory));
+    std::memset(memory, 0, bytes);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace
+
+const annulusComputeV1* CpuPlugin() {
+  static const annulusComputeV1 plugin = {
+      .struct_size = sizeof(annulusComputeV1),
+      .abi_minor = 0,
+      .name = "cpu",
+      .caps = ANNULUS_COMPUTE_CAP_BACKWARD | ANNULUS_COMPUTE_CAP_SLIDING_WINDOW,
+      .open = Open,
+      .close = Close,
+      .last_error = LastError,
+      .device_info = DeviceInfo,
+      .supports = Supports,
+      .alloc = Alloc,
+      .free = Free,
+      .stream_create = StreamCreate,
+      .stream_destroy = StreamDestroy,
+      .event_create = EventCreate,
+      .event_destroy = EventDestroy,
+      .event_record = EventRecord,
+      .event_synchronize = EventSynchronize,
+      .reset = Reset,
+      .attend = Attend,
+      .backward_prepare = BackwardPrepare,
+      .attend_backward = AttendBackward,
+      .merge = Merge,
+      .accumulate = Accumulate,
+      .finish = Finish,
+      .fill_zero = FillZero,
+  };
+  return &plugin;
+}
+
+}  // namespace annulus::kernels

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The register-tiled matrix product that everything else is built of. Included once per
+// instruction set by a dispatched source file (Highway's foreach_target).
+
+#if defined(ANNULUS_KERNELS_CPU_MICROKERNEL_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ANNULUS_KERNELS_CPU_MICROKERNEL_INL_H_
+#undef ANNULUS_KERNELS_CPU_MICROKERNEL_INL_H_
+#else
+#define ANNULUS_KERNELS_CPU_MICROKERNEL_INL_H_
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/cpu/tile.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace annulus::kernels::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using FloatTag = hn::ScalableTag<float>;
+using FloatVec = hn::Vec<FloatTag>;
+
+inline constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(FloatTag()));
+// Two vectors wide; as many rows as leave registers for two B vectors and one broadcast:
+// 6 * 2 + 3 of 16 registers, 12 * 2 + 3 of 32.
+inline constexpr int kVectors = 2;
+inline constexpr int64_t kPanelWidth = kVectors * kLanes;
+inline constexpr int kMicroRows = HWY_TARGET == HWY_AVX3 ? 12 : 6;
+
+static_assert(kPanelWidth <= kPanelWidthMax);
+static_assert(kQueryBlock % kPanelWidth == 0 && kKeyTile % kPanelWidth == 0);
+static_assert(kQueryBlock % kMicroRows == 0 && kKeyTile % kMicroRows == 0);
+
+// A kRows x kPanelWidth block of a product, in registers.
+template <int kRows>
+struct Accumulator {
+  FloatVec c[kRows][kVectors];
+};
+
+// acc[m][n] += sum over k < depth of a[m * kRowStride + k * kDepthStride] * b[k * kPanelWidth + n].
+// The strides are compile-time so that addresses fold into the instructions.
+template <int kRows, int64_t kRowStride, int64_t kDepthStride>
+HWY_INLINE void MultiplyAdd(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t depth,
+                            Accumulator<kRows>& acc) {
+  const FloatTag d;
+  for (int64_t k = 0; k < depth; ++k) {
+    const FloatVec b0 = hn::Load(d, b);
+    const FloatVec b1 = hn::Load(d, b + kLanes);
+#pragma GCC unroll 12
+    for (int m = 0; m < kRows; ++m) {
+      const FloatVec broadcast = hn::Set(d, a[m * kRowStride]);
+      acc.c[m][0] = hn::MulAdd(broadcast, b0, acc.c[m][0]);
+      acc.c[m][1] = hn::MulAdd(broadcast, b1, acc.c[m][1]);
+    }
+    a += kDepthStride;
+    b += kPanelWidth;
+  }
+}
+
+template <int kRows>
+HWY_INLINE void SetZero(Accumulator<kRows>& acc) {
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+    acc.c[m][0] = hn::Zero(FloatTag());
+    acc.c[m][1] = hn::Zero(FloatTag());
+  }
+}
+
+// acc[m] = factor[m] * rows of `from`, `row_stride` floats apart.
+template <int kRows>
+HWY_INLINE void LoadScaled(const float* HWY_RESTRICT from, int64_t row_stride,
+                           const float* HWY_RESTRICT factor, Accumulator<kRows>& acc) {
+  const FloatTag d;
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+    const FloatVec f = hn::Set(d, factor[m]);
+    acc.c[m][0] = hn::Mul(f, hn::Load(d, from + m * row_stride));
+    acc.c[m][1] = hn::Mul(f, hn::Load(d, from + m * row_stride + kLanes));
+  }
+}
+
+template <int kRows>
+HWY_INLINE void StoreRows(const Accumulator<kRows>& acc, float* HWY_RESTRICT to,
+                          int64_t row_stride) {
+  const FloatTag d;
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+    hn::Store(acc.c[m][0], d, to + m * row_stride);
+    hn::Store(acc.c[m][1], d, to + m * row_stride + kLanes);
+  }
+}
+
+// scores[m][j] for j in [begin, end) of one strip of x and the columns of y: x . y^T.
+// begin and end are multiples of kPanelWidth; rows of `scores` are kKeyTile apart.
+HWY_INLINE void StripTimesColumns(const float* HWY_RESTRICT strip,
+                                  const float* HWY_RESTRICT columns, int64_t head_dim,
+                                  int64_t begin, int64_t end, float* HWY_RESTRICT scores) {
+  for (int64_t j = begin; j < end; j += kPanelWidth) {
+    Accumulator<kMicroRows> acc;
+    SetZero(acc);
+    MultiplyAdd<kMicroRows, 1, kMicroRows>(strip, columns + j * head_dim, head_dim, acc);
+    StoreRows(acc, scores + j, kKeyTile);
+  }
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace annulus::kernels::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif

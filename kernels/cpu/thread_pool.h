@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace annulus::kernels::cpu {
+
+// The compute threads of a device: `threads - 1` of its own and whoever calls. With one thread
+// nothing is started and work runs inline. Every thread flushes denormals to zero while it works,
+// and the caller's floating-point state is put back afterwards.
+//
+// Parallel may be called from one thread at a time. The destructor joins.
+class ThreadPool {
+ public:
+  // What runs for one item; `thread` in [0, threads()) names the scratch it may use.
+  using Work = std::function<void(int64_t item, int thread)>;
+
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(helpers_.size()) + 1; }
+
+  // Runs work(i, thread) for i in [0, items), in any order, and returns when all are done.
+  void Parallel(int64_t items, const Work& work);
+
+ private:
+  void HelperLoop(int thread);
+  void TakeItems(const Work& work, int64_t items, int thread);
+
+  std::mutex mutex_;
+  std::condition_variable start_;
+  std::condition_variable done_;
+  uint64_t generation_ = 0;     // guarded by mutex_
+  bool stopping_ = false;       // guarded by mutex_
+  const Work* work_ = nullptr;  // guarded by mutex_
+  int64_t items_ = 0;           // guarded by mutex_
+  int64_t next_item_ = 0;       // guarded by mutex_
+  int active_ = 0;              // guarded by mutex_: helpers still inside the present work
+  std::vector<std::thread> helpers_;
+};
+
+}  // namespace annulus::kernels::cpu

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Sizes of the blocks that the CPU kernels work on, and the packed forms of them.
+//
+// A query block is kQueryBlock rows of one head, a key tile kKeyTile keys of one KV head; both are
+// padded with zero rows to the full size. N is the panel width: two vectors of the instruction set
+// in use (8, 16 or 32 floats), M its microkernel's rows (6 or 12). Both block sizes are multiples
+// of every N and M. Packed forms, all float32 and 64-byte aligned:
+//   columns  [block / N][head_dim][N]           transposed: the B operand of  x . y^T
+//   panels   [ceil(head_dim / N)][block][N]     the B operand of  p . x
+//   strips   [block / M][head_dim][M]           transposed: the A operand of  x . y^T
+
+#include <cstdint>
+
+namespace annulus::kernels::cpu {
+
+inline constexpr int64_t kQueryBlock = 192;
+inline constexpr int64_t kKeyTile = 192;
+inline constexpr int64_t kPanelWidthMax = 32;
+inline constexpr int64_t kHeadDimMax = 256;
+inline constexpr int64_t kHeadDimStep = 8;
+inline constexpr int64_t kHeadDimMin = 16;
+
+// head_dim rounded up to whole panels of every width: the row length of accumulators.
+constexpr int64_t PaddedHeadDim(int64_t head_dim) {
+  return (head_dim + kPanelWidthMax - 1) / kPanelWidthMax * kPanelWidthMax;
+}
+
+// Floats of one block in any of the packed forms.
+constexpr int64_t PackedFloats(int64_t block, int64_t head_dim) {
+  return block * PaddedHeadDim(head_dim);
+}
+
+}  // namespace annulus::kernels::cpu

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cpu/aligned_buffer.h"
+#include "kernels/cpu/backward_kernel.h"
+#include "kernels/cpu/forward_kernel.h"
+#include "kernels/cpu/row_map.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace annulus::kernels::cpu {
+
+// The compute threads of a device and the memory they work in, kept from call to call so that a
+// steady state allocates nothing. Used by one call at a time.
+struct Workspace {
+  explicit Workspace(int threads) : pool(threads), per_thread(threads) {}
+
+  ThreadPool pool;
+  std::vector<AlignedBuffer> per_thread;
+  AlignedBuffer packed_keys;
+  AlignedBuffer packed_queries;
+  RowMap queries;
+  RowMap keys;
+  std::vector<IndexRange> key_tiles;
+  std::vector<KeyTile> tiles;
+  std::vector<BackwardKeys> backward_keys;
+  std::vector<BackwardQueries> backward_queries;
+};
+
+}  // namespace annulus::kernels::cpu
