@@ -131,6 +131,7 @@ void Link::Fail(annulusTransportStatus status, int32_t suspect, std::string_view
   }
   if (state_ != State::kUp) Hangup();
   state_ = State::kDown;
+  broken_ = false;  // the reason still has to leave
 }
 
 void Link::SendBye() {

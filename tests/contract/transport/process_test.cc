@@ -60,6 +60,8 @@ class ProcessTest : public ::testing::TestWithParam<Kind> {
       });
     }
     for (std::thread& thread : threads) thread.join();
+    char ready = 0;
+    ASSERT_TRUE(ReadAll(up_[0], &ready, 1));
   }
 
   void TearDown() override {
@@ -124,6 +126,8 @@ class ProcessTest : public ::testing::TestWithParam<Kind> {
     if (::write(up_[1], &self.handle, sizeof(self.handle)) != sizeof(self.handle)) return 100;
     if (!ReadAll(down_[0], handles.data(), sizeof(handles))) return 101;
     if (table->connect(self.transport, handles.data(), Soon()) != ANNULUS_TRANSPORT_OK) return 102;
+    const char ready = 1;  // only now may it be stopped or killed
+    if (::write(up_[1], &ready, 1) != 1) return 103;
     const int code = body(*table, self.transport);
     table->close(self.transport);
     return code;
@@ -194,7 +198,10 @@ TEST_P(ProcessTest, AStoppedPeerIsLostAndLearnsItWhenItWakes) {
     annulusCompletion end{};
     table.wait(&request, 1, &end);
     table.release(request);
-    return end.status == ANNULUS_TRANSPORT_PEER_LOST ? 33 : 1;
+    char text[512] = "";
+    table.last_error(transport, text, sizeof(text), nullptr);
+    const bool told = std::string(text).find("reports: peer 2 was silent") != std::string::npos;
+    return end.status == ANNULUS_TRANSPORT_PEER_LOST && told ? 33 : 1;
   });
   std::vector<uint8_t> first(10);
   std::vector<uint8_t> second(10);
