@@ -215,9 +215,16 @@ TEST_P(ProcessTest, AStoppedPeerIsLostAndLearnsItWhenItWakes) {
 
 TEST_P(ProcessTest, AbortCrossesProcesses) {
   Start([](const annulusTransportV1& table, annulusTransport* transport) {
+    annulusRequest* request = nullptr;  // not before everybody is connected
+    table.irecv(transport, 0, 5, nullptr, 0, Soon(), &request);
+    table.wait(&request, 1, nullptr);
+    table.release(request);
     table.abort(transport, "child gives up");
     return 0;
   });
+  annulusRequest* request = nullptr;
+  ASSERT_EQ(table_->isend(at(0), 2, 5, nullptr, 0, Soon(), &request), ANNULUS_TRANSPORT_OK);
+  EXPECT_EQ(Finish(request), ANNULUS_TRANSPORT_OK);
   std::vector<uint8_t> memory(10);
   EXPECT_EQ(Finish(Receive(1, 0, memory)), ANNULUS_TRANSPORT_ABORTED);
   char text[512] = "";
