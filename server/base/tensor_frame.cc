@@ -34,7 +34,7 @@ void AppendString(std::string* out, uint32_t field, std::string_view text) {
   out->append(text);
 }
 
-absl::Status Malformed(std::string_view what) {
+absl::Status Malformed(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("malformed tensor frame: ", what));
 }
 
@@ -59,7 +59,7 @@ class Cursor {
     return Malformed("a number exceeds 10 bytes");
   }
 
-  absl::StatusOr<std::string> String(std::string_view name) {
+  absl::StatusOr<std::string> String(absl::string_view name) {
     ANNULUS_ASSIGN_OR_RETURN(const uint64_t size, Varint());
     if (size > kMaxTensorFrameId) {
       return Malformed(absl::StrCat(name, " of ", size, " bytes, at most ", kMaxTensorFrameId));
