@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/src/region_lease.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/region_protocol.h"
+#include "server/base/status_macros.h"
+
+namespace annulus::client {
+namespace {
+
+constexpr uint32_t kAdd = 1;
+constexpr uint32_t kRemove = 2;
+
+// Waits until the socket is ready; false at the deadline.
+bool WaitFor(int fd, short events, absl::Time deadline) {
+  while (true) {
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    if (left_ms <= 0) return false;
+    pollfd entry{.fd = fd, .events = events, .revents = 0};
+    const int ready = poll(&entry, 1, static_cast<int>(std::min<int64_t>(left_ms, 1000)));
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return false;
+  }
+}
+
+// Sends the whole request; the descriptor, if any, travels with its first byte.
+bool SendRequest(int fd, const RegionRequest& request, int passed_fd, absl::Time deadline) {
+  const char* bytes = reinterpret_cast<const char*>(&request);
+  size_t sent = 0;
+  while (sent < sizeof(request)) {
+    if (!WaitFor(fd, POLLOUT, deadline)) return false;
+    iovec part{.iov_base = const_cast<char*>(bytes + sent), .iov_len = sizeof(request) - sent};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    if (sent == 0 && passed_fd >= 0) {
+      message.msg_control = control;
+      message.msg_controllen = sizeof(control);
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(header), &passed_fd, sizeof(int));
+    }
+    const ssize_t count = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count > 0) sent += static_cast<size_t>(count);
+    if (count < 0 && errno != EAGAIN && errno != EINTR) return false;
+  }
+  return true;
+}
+
+bool ReceiveReply(int fd, RegionReply* reply, absl::Time deadline) {
+  char* bytes = reinterpret_cast<char*>(reply);
+  size_t received = 0;
+  while (received < sizeof(*reply)) {
+    if (!WaitFor(fd, POLLIN, deadline)) return false;
+    const ssize_t count = recv(fd, bytes + received, sizeof(*reply) - received, MSG_DONTWAIT);
+    if (count == 0) return false;
+    if (count > 0) received += static_cast<size_t>(count);
+    if (count < 0 && errno != EAGAIN && errno != EINTR) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+RegionLeases::RegionLeases(std::string socket_path, std::string session_id)
+    : socket_path_(std::move(socket_path)), session_id_(std::move(session_id)) {}
+
+RegionLeases::~RegionLeases() {
+  absl::MutexLock lock(&mutex_);
+  if (socket_ >= 0) close(socket_);
+}
+
+absl::Status RegionLeases::BrokenLocked(const std::string& what) {
+  if (socket_ >= 0) close(socket_);
+  socket_ = -1;
+  leased_.clear();
+  return absl::UnavailableError(absl::StrCat("the worker's region socket ", what));
+}
+
+absl::Status RegionLeases::ConnectLocked() {
+  if (socket_ >= 0) return absl::OkStatus();
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  // A leading '@' names a socket of the abstract namespace.
+  const bool abstract_name = !socket_path_.empty() && socket_path_[0] == '@';
+  if (socket_path_.empty() || socket_path_.size() >= sizeof(address.sun_path)) {
+    return absl::UnavailableError("the worker names no region socket");
+  }
+  std::memcpy(address.sun_path, socket_path_.data(), socket_path_.size());
+  if (abstract_name) address.sun_path[0] = '\0';
+  const size_t length = offsetof(sockaddr_un, sun_path) + socket_path_.size() + !abstract_name;
+  socket_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (socket_ < 0) return BrokenLocked("cannot be opened");
+  if (connect(socket_, reinterpret_cast<const sockaddr*>(&address),
+              static_cast<socklen_t>(length)) != 0) {
+    return BrokenLocked(absl::StrCat("is not to be reached from here: ", std::strerror(errno)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RegionLeases::ExchangeLocked(uint32_t op, uint64_t id, uint64_t generation,
+                                          uint64_t bytes, int fd, absl::Time deadline) {
+  RegionRequest request;
+  request.op = op;
+  request.region_id = id;
+  request.generation = generation;
+  request.bytes = bytes;
+  std::memcpy(request.session_id, session_id_.data(),
+              std::min(session_id_.size(), sizeof(request.session_id)));
+  RegionReply reply;
+  if (!SendRequest(socket_, request, fd, deadline) || !ReceiveReply(socket_, &reply, deadline)) {
+    return BrokenLocked("does not answer");
+  }
+  if (reply.magic != RegionReply{}.magic) return BrokenLocked("answers in another protocol");
+  if (reply.code == 0) return absl::OkStatus();
+  reply.message[sizeof(reply.message) - 1] = '\0';
+  return absl::Status(static_cast<absl::StatusCode>(reply.code),
+                      absl::StrCat("the worker refuses the region: ", reply.message));
+}
+
+absl::Status RegionLeases::Ensure(const Region::Identity& region, size_t bytes,
+                                  absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  const auto held = leased_.find(region.id);
+  if (held != leased_.end() && held->second == region.generation) return absl::OkStatus();
+  ANNULUS_RETURN_IF_ERROR(ConnectLocked());
+  ANNULUS_RETURN_IF_ERROR(
+      ExchangeLocked(kAdd, region.id, region.generation, bytes, region.fd, deadline));
+  leased_[region.id] = region.generation;
+  return absl::OkStatus();
+}
+
+void RegionLeases::Remove(uint64_t region_id) {
+  absl::MutexLock lock(&mutex_);
+  const auto held = leased_.find(region_id);
+  if (held == leased_.end()) return;
+  const uint64_t generation = held->second;
+  leased_.erase(held);
+  const absl::Status ignored =
+      ExchangeLocked(kRemove, region_id, generation, 0, -1, absl::Now() + absl::Milliseconds(250));
+  (void)ignored;
+}
+
+}  // namespace annulus::client

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "client/src/region.h"
+
+namespace annulus::client {
+
+// The regions that one worker of this host has leased in one session, over its UNIX socket
+// (server/base/region_protocol.h). Thread safe. Every exchange has a deadline.
+class RegionLeases {
+ public:
+  // Does not connect yet. `session_id`: 32 hex characters.
+  RegionLeases(std::string socket_path, std::string session_id);
+  ~RegionLeases();
+  RegionLeases(const RegionLeases&) = delete;
+  RegionLeases& operator=(const RegionLeases&) = delete;
+
+  // The worker holds the region when this returns OK; costs nothing when it does already.
+  // UNAVAILABLE: no such socket here, or nobody answers; else the worker's refusal.
+  absl::Status Ensure(const Region::Identity& region, size_t bytes, absl::Time deadline);
+  // Best effort, within a quarter of a second: what cannot be removed goes with the session.
+  void Remove(uint64_t region_id);
+
+ private:
+  absl::Status ConnectLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ExchangeLocked(uint32_t op, uint64_t id, uint64_t generation, uint64_t bytes, int fd,
+                              absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status BrokenLocked(const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::string socket_path_;
+  const std::string session_id_;
+  absl::Mutex mutex_;
+  int socket_ ABSL_GUARDED_BY(mutex_) = -1;
+  std::map<uint64_t, uint64_t> leased_ ABSL_GUARDED_BY(mutex_);  // id -> generation
+};
+
+}  // namespace annulus::client
