@@ -72,11 +72,7 @@ struct AnswerCall {
 
 enum class Counter {
   kGroupFaults,    // label: reason
-  kGroupsFormed,   // reached READY
-  kWorkersJoined,  //
-  kWorkersLost,    // label: reason
   kStaleMessages,  // named an epoch that is over
-  kPauses,         // this process stood still
 };
 
 struct CountMetric {

@@ -83,7 +83,6 @@ void BecomeReady(Turn& turn, Group& group) {
   group.phase = GroupPhase::kReady;
   group.ready_since_ms = turn.now;
   group.was_ready = true;
-  turn.Count(Counter::kGroupsFormed);
   if (group.broken_ms) turn.Do(ObserveReform{turn.now - *group.broken_ms});
   group.broken_ms.reset();
   turn.Info(absl::StrCat("group ", group.name, ": epoch ", group.epoch, " READY"));

@@ -19,7 +19,6 @@ void Lose(Turn& turn, Worker& worker, FaultReason reason, const std::string& mes
   worker.lost_ms = turn.now;
   turn.state.sessions.erase(worker.session);
   turn.state.order.erase({worker.identity.node, worker.identity.name});
-  turn.Count(Counter::kWorkersLost, FaultReasonName(reason));
   turn.Warn(absl::StrCat("worker ", worker.identity.name, " lost: ", message));
   const std::set<std::string> groups = std::move(worker.groups);
   worker.groups.clear();
@@ -105,7 +104,6 @@ void OnHello(Turn& turn, const WorkerHello& hello) {
   worker.groups.clear();
   state.sessions[hello.session] = name;
   state.order.insert({worker.identity.node, name});
-  turn.Count(Counter::kWorkersJoined);
   turn.Info(absl::StrCat("worker ", name, " joined: node ", worker.identity.node, ", ",
                          worker.identity.address, ", incarnation ", worker.identity.incarnation));
   turn.Do(

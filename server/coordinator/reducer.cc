@@ -27,7 +27,6 @@ void AbsorbPause(Turn& turn) {
     group.phase_deadline_ms += gap_ms;
     if (group.suspicion) group.suspicion->opened_ms += gap_ms;
   }
-  turn.Count(Counter::kPauses);
   turn.Warn(absl::StrCat("this process stood still for ", gap_ms, " ms: leases extended"));
 }
 
