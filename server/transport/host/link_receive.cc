@@ -279,8 +279,9 @@ void Link::FinishPayload() {
         ANNULUS_TRANSPORT_REFUSED, peer_.source,
         "peer " + std::to_string(peer_.source) + " refused to connect: " + text);
   }
-  owner_->OnLinkFault(ReportedStatus(incoming_.value),
-                      static_cast<int32_t>(incoming_.value >> 32) - 1,
+  // An abort has no suspect; whoever called it is the one to ask.
+  const int32_t suspect = static_cast<int32_t>(incoming_.value >> 32) - 1;
+  owner_->OnLinkFault(ReportedStatus(incoming_.value), suspect < 0 ? peer_.source : suspect,
                       "rank " + std::to_string(peer_.source) + " reports: " + text);
 }
 

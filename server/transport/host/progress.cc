@@ -31,8 +31,8 @@ void HostTransport::Run() {
     for (int i = 0; i < count; ++i)
       HandleEvent(events[static_cast<size_t>(i)].data.u64, events[static_cast<size_t>(i)].events);
     TakeInbox();
-    // Beats may still wait unread when the call was interrupted, or when more sockets are ready than
-    // it reports: no judging yet.
+    // Beats may still wait unread when the call was interrupted, or when more sockets are ready
+    // than it reports: no judging yet.
     if (count >= 0 && count < static_cast<int>(events.size())) RunTimers();
     ApplyFault();
     PumpLinks();

@@ -44,7 +44,7 @@ TEST_P(FaultTest, MissedDeadlineFailsItsOperationAlone) {
   EXPECT_THAT(mesh.LastError(1), HasSubstr("peer 0"));
   // The peer sends after all; what nobody waits for must not reach the memory given back, nor
   // disturb others.
-  annulusRequest* orphan = mesh.Send(0, 1, 1, Whole(late));
+  annulusRequest* orphan = mesh.Send(0, 1, 1, Whole(late), Now() + 200 * kMillisecond);
   annulusRequest* receive = mesh.Receive(1, 0, 2, Whole(fine_got));
   EXPECT_EQ(mesh.Finish(mesh.Send(0, 1, 2, Whole(fine))).status, ANNULUS_TRANSPORT_OK);
   EXPECT_EQ(mesh.Finish(receive).status, ANNULUS_TRANSPORT_OK);

@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "server/transport/host/host_plugin.h"
+#include "server/transport/pacing/pacing.h"
 #include "tests/contract/transport/mesh.h"
 
 namespace annulus::transport {
@@ -18,8 +19,22 @@ inline Kind HostTcp() {
   return {.name = "HostTcp", .table = [] { return HostPlugin(); }, .one_host = false};
 }
 
+// Wires fast enough to be no burden; what they do to time is the pacing test's business.
+inline Kind PacedHost() {
+  return {.name = "PacedHost",
+          .table =
+              [] {
+                PacingModel model;
+                model.inner = {.bytes_per_second = 4e9, .latency_seconds = 20e-6};
+                model.outer = {.bytes_per_second = 1e9, .latency_seconds = 50e-6};
+                model.ranks_per_node = 2;
+                return PacingTransport(HostPlugin(), model);
+              },
+          .one_host = true};
+}
+
 // A new transport joins the suite by being listed here.
-inline std::vector<Kind> AllKinds() { return {HostShm(), HostTcp()}; }
+inline std::vector<Kind> AllKinds() { return {HostShm(), HostTcp(), PacedHost()}; }
 
 inline std::string KindName(const ::testing::TestParamInfo<Kind>& info) { return info.param.name; }
 
