@@ -15,6 +15,9 @@ std::string_view LevelName(Level level) { return level == Level::kOuter ? "outer
 bool IsTransfer(OpKind kind) { return kind == OpKind::kSend || kind == OpKind::kReceive; }
 bool IsCompute(OpKind kind) { return !IsTransfer(kind) && kind != OpKind::kWait; }
 
+// An op that seems to end before it starts took no time.
+int64_t EndOf(const Op& op) { return std::max(op.start_ns, op.end_ns); }
+
 // Seconds of compute between any two moments from `since_ns` on, from ops in any order.
 class ComputeClock {
  public:
@@ -91,7 +94,8 @@ void RequestRecorder::CountHops(std::span<const Op> ops, int64_t settled_ns) {
   std::vector<const Op*> ended;
   int64_t since_ns = settled_ns;
   for (const Op& op : ops) {
-    if (IsTransfer(op.kind) && op.end_ns >= counted_ns_ && op.end_ns < settled_ns) {
+    const int64_t end_ns = EndOf(op);
+    if (IsTransfer(op.kind) && end_ns >= counted_ns_ && end_ns < settled_ns) {
       ended.push_back(&op);
       since_ns = std::min(since_ns, op.start_ns);
     }
@@ -103,8 +107,9 @@ void RequestRecorder::CountHops(std::span<const Op> ops, int64_t settled_ns) {
     sink_.Increment(MetricId::kCommBytes, {transport_, sent ? "sent" : "received"},
                     static_cast<double>(op->bytes));
     if (sent) continue;
-    const double comm = 1e-9 * static_cast<double>(std::max<int64_t>(op->end_ns - op->start_ns, 0));
-    const double hidden = std::min(comm, compute.SecondsBetween(op->start_ns, op->end_ns));
+    const int64_t end_ns = EndOf(*op);
+    const double comm = 1e-9 * static_cast<double>((end_ns - op->start_ns));
+    const double hidden = std::min(comm, compute.SecondsBetween(op->start_ns, end_ns));
     const std::string_view level = LevelName(op->level);
     sink_.Observe(MetricId::kHopDuration, {level, "comm"}, comm);
     sink_.Observe(MetricId::kHopDuration, {level, "compute"}, hidden);
