@@ -21,7 +21,7 @@ namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr double kLog2E = 1.4426950408889634;
 constexpr float kLn2 = 0.6931471805599453f;
 
 // What the three products of a pair share: the weights and score gradients, zero wherever a row
@@ -60,7 +60,7 @@ HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRIC
   const FloatTag d;
   const FloatVec first = hn::Set(d, static_cast<float>(visible.begin));
   const FloatVec last = hn::Set(d, static_cast<float>(visible.end));
-  const FloatVec shift = hn::Set(d, lse * kLog2E);
+  const FloatVec shift = hn::Set(d, static_cast<float>(lse * kLog2E));
   const FloatVec row_delta = hn::Set(d, delta);
   for (int64_t j = begin; j < end; j += kLanes) {
     const FloatVec index = hn::Iota(d, static_cast<float>(j));
@@ -214,7 +214,7 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, float* staging,
 void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
                              float* staging, BackwardQueries* queries) {
   const int64_t rows = RoundUp(q.count, kMicroRows);
-  const bool q_poisoned = LoadRows(q, softmax_scale * kLog2E, rows, staging);
+  const bool q_poisoned = LoadRows(q, static_cast<float>(softmax_scale * kLog2E), rows, staging);
   TransposeGroups<kMicroRows>(staging, rows, q.head_dim, queries->q_strips);
   CopyPanels(staging, rows, kQueryBlock, q.head_dim, queries->q_panels);
   const bool do_poisoned = LoadRows(d_o, 1.0f, rows, staging);

@@ -24,7 +24,7 @@ namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
 // What a query block carries from key tile to key tile; scores are in units of log 2.
@@ -127,7 +127,8 @@ void AttendGroup(const KeyTile& tile, int64_t head_dim, int64_t first,
   }
 }
 
-// The state that is in (o, lse): max = lse, sum = 1, output = o. The identity's o is not read.
+// The state that is in (o, lse): max = lse, sum = 1, output = o, except that what max loses by
+// rounding goes into sum, or it would drift from merge to merge. The identity's o is not read.
 void LoadState(const ForwardBlock& block, float* output, BlockState& state) {
   const int64_t stride = PaddedHeadDim(block.q.head_dim);
   std::fill(output, output + kQueryBlock * stride, 0.0f);
@@ -138,9 +139,12 @@ void LoadState(const ForwardBlock& block, float* output, BlockState& state) {
     if (i >= block.q.count) continue;
     const float lse = block.lse.At(i);
     if (lse == -std::numeric_limits<float>::infinity()) continue;
-    state.softmax[i] = {lse * kLog2E, 1.0f};
+    const double max = lse * kLog2E;
+    const float rounded = static_cast<float>(max);
+    const float sum = static_cast<float>(std::exp2(max - rounded));
+    state.softmax[i] = {rounded, sum};
     const float* o = block.o.FloatRow(i);
-    std::copy(o, o + block.q.head_dim, output + i * stride);
+    for (int64_t c = 0; c < block.q.head_dim; ++c) output[i * stride + c] = o[c] * sum;
   }
 }
 
@@ -177,7 +181,7 @@ void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
   for (int64_t t = 0; t < block.tile_count; ++t) {
     if (!FindVisible(block, block.tiles[t], state)) continue;
     if (!packed) {
-      LoadRows(block.q, block.softmax_scale * kLog2E, rows, scratch.staging);
+      LoadRows(block.q, static_cast<float>(block.softmax_scale * kLog2E), rows, scratch.staging);
       TransposeGroups<kMicroRows>(scratch.staging, rows, head_dim, scratch.q_strips);
       packed = true;
     }

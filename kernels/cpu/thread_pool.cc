@@ -20,15 +20,15 @@ ThreadPool::~ThreadPool() {
   for (std::thread& helper : helpers_) helper.join();
 }
 
-void ThreadPool::Parallel(int64_t items, const Work& work) {
+void ThreadPool::Run(int64_t items, WorkRef work) {
   const FlushDenormals flush;
   if (helpers_.empty() || items <= 1) {
-    for (int64_t item = 0; item < items; ++item) work(item, 0);
+    for (int64_t item = 0; item < items; ++item) work.call(work.object, item, 0);
     return;
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    work_ = &work;
+    work_ = work;
     items_ = items;
     next_item_ = 0;
     active_ = static_cast<int>(helpers_.size());
@@ -40,7 +40,7 @@ void ThreadPool::Parallel(int64_t items, const Work& work) {
   done_.wait(lock, [this] { return active_ == 0; });
 }
 
-void ThreadPool::TakeItems(const Work& work, int64_t items, int thread) {
+void ThreadPool::TakeItems(WorkRef work, int64_t items, int thread) {
   for (;;) {
     int64_t item = 0;
     {
@@ -48,7 +48,7 @@ void ThreadPool::TakeItems(const Work& work, int64_t items, int thread) {
       if (next_item_ >= items) return;
       item = next_item_++;
     }
-    work(item, thread);
+    work.call(work.object, item, thread);
   }
 }
 
@@ -56,7 +56,7 @@ void ThreadPool::HelperLoop(int thread) {
   const FlushDenormals flush;
   uint64_t seen = 0;
   for (;;) {
-    const Work* work = nullptr;
+    WorkRef work;
     int64_t items = 0;
     {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -66,7 +66,7 @@ void ThreadPool::HelperLoop(int thread) {
       work = work_;
       items = items_;
     }
-    TakeItems(*work, items, thread);
+    TakeItems(work, items, thread);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (--active_ == 0) done_.notify_one();
   }

@@ -3,7 +3,6 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -17,9 +16,6 @@ namespace annulus::kernels::cpu {
 // Parallel may be called from one thread at a time. The destructor joins.
 class ThreadPool {
  public:
-  // What runs for one item; `thread` in [0, threads()) names the scratch it may use.
-  using Work = std::function<void(int64_t item, int thread)>;
-
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -27,22 +23,35 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(helpers_.size()) + 1; }
 
-  // Runs work(i, thread) for i in [0, items), in any order, and returns when all are done.
-  void Parallel(int64_t items, const Work& work);
+  // Runs work(item, thread) for every item in [0, items), in any order, and returns when all are
+  // done. `thread` in [0, threads()) names the scratch it may use. `work` must not throw.
+  template <typename Work>
+  void Parallel(int64_t items, const Work& work) {
+    Run(items, {&work, [](const void* object, int64_t item, int thread) {
+                  (*static_cast<const Work*>(object))(item, thread);
+                }});
+  }
 
  private:
+  // A reference to what runs for one item; unlike std::function it never allocates.
+  struct WorkRef {
+    const void* object = nullptr;
+    void (*call)(const void* object, int64_t item, int thread) = nullptr;
+  };
+
+  void Run(int64_t items, WorkRef work);
   void HelperLoop(int thread);
-  void TakeItems(const Work& work, int64_t items, int thread);
+  void TakeItems(WorkRef work, int64_t items, int thread);
 
   std::mutex mutex_;
   std::condition_variable start_;
   std::condition_variable done_;
-  uint64_t generation_ = 0;     // guarded by mutex_
-  bool stopping_ = false;       // guarded by mutex_
-  const Work* work_ = nullptr;  // guarded by mutex_
-  int64_t items_ = 0;           // guarded by mutex_
-  int64_t next_item_ = 0;       // guarded by mutex_
-  int active_ = 0;              // guarded by mutex_: helpers still inside the present work
+  uint64_t generation_ = 0;  // guarded by mutex_
+  bool stopping_ = false;    // guarded by mutex_
+  WorkRef work_;             // guarded by mutex_
+  int64_t items_ = 0;        // guarded by mutex_
+  int64_t next_item_ = 0;    // guarded by mutex_
+  int active_ = 0;           // guarded by mutex_: helpers still inside the present work
   std::vector<std::thread> helpers_;
 };
 

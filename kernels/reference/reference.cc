@@ -14,9 +14,12 @@
 // Sanitizers run before such a choice can be made.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define ANNULUS_WIDE_CLONES __attribute__((target_clones("avx2,fma", "default")))
+#define ANNULUS_WIDE_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
+// Called functions are cloned along only when inlined.
+#define ANNULUS_INLINE inline __attribute__((always_inline))
 #else
 #define ANNULUS_WIDE_CLONES
+#define ANNULUS_INLINE inline
 #endif
 
 namespace annulus::kernels {
@@ -27,36 +30,39 @@ constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 constexpr int64_t kGroup = 8;
 constexpr int64_t kCacheRows = 128;
 
-// a . b, in eight interleaved partial sums.
-ANNULUS_WIDE_CLONES double Dot(const float* a, const float* b, int64_t count) {
-  double sums[8] = {};
+// a . b, in sixteen interleaved partial sums.
+ANNULUS_INLINE double Dot(const double* a, const double* b, int64_t count) {
+  constexpr int64_t kSums = 16;
+  double sums[kSums] = {};
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    for (int64_t lane = 0; lane < 8; ++lane) {
-      sums[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
+  for (; i + kSums <= count; i += kSums) {
+    for (int64_t lane = 0; lane < kSums; ++lane) {
+      sums[lane] += a[i + lane] * b[i + lane];
     }
   }
-  for (; i < count; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  for (; i < count; ++i) sums[0] += a[i] * b[i];
+  return std::accumulate(sums, sums + kSums, 0.0);
 }
 
 // sum += factor * row
-ANNULUS_WIDE_CLONES void AddScaled(double factor, const float* row, int64_t count, double* sum) {
-  for (int64_t i = 0; i < count; ++i) sum[i] += factor * static_cast<double>(row[i]);
+ANNULUS_INLINE void AddScaled(double factor, const double* row, int64_t count, double* sum) {
+  for (int64_t i = 0; i < count; ++i) sum[i] += factor * row[i];
 }
 
-// Rows of one head as float32, which every dtype converts to exactly.
+// Rows of one head as float64.
 struct Head {
-  std::vector<float> values;
+  std::vector<double> values;
   int64_t head_dim = 0;
-  const float* Row(int64_t row) const { return values.data() + row * head_dim; }
+  const double* Row(int64_t row) const { return values.data() + row * head_dim; }
 };
 
 Head CopyHead(const annulusTensor& tensor, int64_t batch, int64_t head) {
-  Head copy = {std::vector<float>(tensor.rows * tensor.head_dim), tensor.head_dim};
+  Head copy = {std::vector<double>(tensor.rows * tensor.head_dim), tensor.head_dim};
+  std::vector<float> row_values(tensor.head_dim);
   for (int64_t row = 0; row < tensor.rows; ++row) {
     LoadAsFloat(RowPointer(tensor, batch, row, head), tensor.dtype, tensor.head_dim,
-                copy.values.data() + row * tensor.head_dim);
+                row_values.data());
+    std::copy(row_values.begin(), row_values.end(), copy.values.begin() + row * tensor.head_dim);
   }
   return copy;
 }
@@ -99,7 +105,7 @@ std::vector<WantedToken> Select(const std::vector<Token>& tokens, std::span<cons
   return wanted;
 }
 
-bool Visible(const annulusMask& mask, int64_t query_position, int64_t key_position) {
+ANNULUS_INLINE bool Visible(const annulusMask& mask, int64_t query_position, int64_t key_position) {
   const int64_t last = query_position + mask.causal_offset;
   if (mask.kind == ANNULUS_MASK_CAUSAL && key_position > last) return false;
   return mask.window_left < 0 || key_position >= last - mask.window_left;
@@ -140,7 +146,8 @@ void ForEachPiece(int64_t count, const Visit& visit) {
 }
 
 // scores[j] of one query for keys [begin, end), -inf where masked.
-void Scores(const Problem& p, const Token& query, int64_t begin, int64_t end, double* scores) {
+ANNULUS_WIDE_CLONES void Scores(const Problem& p, const Token& query, int64_t begin, int64_t end,
+                                double* scores) {
   for (int64_t j = begin; j < end; ++j) {
     const bool visible = Visible(p.mask, query.position, p.keys[j].position);
     scores[j] = visible ? p.scale * Dot(p.q.Row(query.row), p.k.Row(p.keys[j].row), p.q.head_dim)
@@ -148,16 +155,34 @@ void Scores(const Problem& p, const Token& query, int64_t begin, int64_t end, do
   }
 }
 
-// ln of the sum of exponentials. NaN when a score is NaN.
-double LogSumExp(const std::vector<double>& scores) {
-  double max = kMinusInfinity;
-  for (const double score : scores) {
-    if (std::isnan(score)) return score;
-    max = std::max(max, score);
+// o += weight * v over keys [begin, end).
+ANNULUS_WIDE_CLONES void AddValues(const Problem& p, const double* weights, int64_t begin,
+                                   int64_t end, double* o) {
+  for (int64_t j = begin; j < end; ++j) {
+    if (weights[j] == 0.0) continue;
+    AddScaled(weights[j], p.v.Row(p.keys[j].row), p.v.head_dim, o);
   }
-  if (max == kMinusInfinity) return max;
+}
+
+// Turns scores into weights exp(score - lse) in place and returns lse, the logarithm of the sum of
+// their exponentials. A masked score, -inf, has weight 0. NaN when a score is NaN.
+double Softmax(std::vector<double>& scores) {
+  double max = kMinusInfinity;
+  for (const double score : scores) max = score > max || std::isnan(score) ? score : max;
+  if (max == kMinusInfinity) {
+    std::fill(scores.begin(), scores.end(), 0.0);
+    return max;
+  }
   double sum = 0.0;
-  for (const double score : scores) sum += std::exp(score - max);
+  for (double& score : scores) {
+    if (score == kMinusInfinity) {
+      score = 0.0;
+      continue;
+    }
+    score = std::exp(score - max);
+    sum += score;
+  }
+  for (double& weight : scores) weight /= sum;
   return max + std::log(sum);
 }
 
@@ -172,16 +197,10 @@ void ForwardRows(const Problem& p, const std::vector<WantedToken>& wanted, doubl
         Scores(p, wanted[i].token, begin, end, scores[i - first].data());
       }
     });
-    for (int64_t i = first; i < last; ++i) lse[wanted[i].index] = LogSumExp(scores[i - first]);
+    for (int64_t i = first; i < last; ++i) lse[wanted[i].index] = Softmax(scores[i - first]);
     ForEachPiece(key_count, [&](int64_t begin, int64_t end) {
       for (int64_t i = first; i < last; ++i) {
-        const double row_lse = lse[wanted[i].index];
-        for (int64_t j = begin; j < end; ++j) {
-          const double score = scores[i - first][j];
-          if (score == kMinusInfinity) continue;
-          AddScaled(std::exp(score - row_lse), p.v.Row(p.keys[j].row), head_dim,
-                    o + wanted[i].index * head_dim);
-        }
+        AddValues(p, scores[i - first].data(), begin, end, o + wanted[i].index * head_dim);
       }
     });
   });
@@ -193,7 +212,8 @@ struct RowSoftmax {
   std::vector<double> delta;
 };
 
-bool Sees(const Problem& p, const RowSoftmax& softmax, const Token& query, const Token& key) {
+ANNULUS_INLINE bool Sees(const Problem& p, const RowSoftmax& softmax, const Token& query,
+                         const Token& key) {
   return Visible(p.mask, query.position, key.position) && softmax.lse[query.row] != kMinusInfinity;
 }
 
@@ -203,12 +223,37 @@ struct PairGradient {
   double d_score;
 };
 
-PairGradient Differentiate(const Problem& p, const Head& d_o, const RowSoftmax& softmax,
-                           const Token& query, const Token& key) {
+ANNULUS_INLINE PairGradient Differentiate(const Problem& p, const Head& d_o,
+                                          const RowSoftmax& softmax, const Token& query,
+                                          const Token& key) {
   const double score = p.scale * Dot(p.q.Row(query.row), p.k.Row(key.row), p.q.head_dim);
   const double weight = std::exp(score - softmax.lse[query.row]);
   const double d_weight = Dot(d_o.Row(query.row), p.v.Row(key.row), p.q.head_dim);
   return {weight, weight * (d_weight - softmax.delta[query.row])};
+}
+
+// dq of one query += what keys [begin, end) give it.
+ANNULUS_WIDE_CLONES void AddQueryGradient(const Problem& p, const Head& d_o,
+                                          const RowSoftmax& softmax, const Token& query,
+                                          int64_t begin, int64_t end, double* dq) {
+  for (int64_t j = begin; j < end; ++j) {
+    if (!Sees(p, softmax, query, p.keys[j])) continue;
+    const PairGradient pair = Differentiate(p, d_o, softmax, query, p.keys[j]);
+    AddScaled(p.scale * pair.d_score, p.k.Row(p.keys[j].row), p.k.head_dim, dq);
+  }
+}
+
+// dk and dv of one key += what queries [begin, end) give it.
+ANNULUS_WIDE_CLONES void AddKeyGradient(const Problem& p, const Head& d_o,
+                                        const RowSoftmax& softmax, const Token& key, int64_t begin,
+                                        int64_t end, double* dk, double* dv) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Token& query = p.queries[i];
+    if (!Sees(p, softmax, query, key)) continue;
+    const PairGradient pair = Differentiate(p, d_o, softmax, query, key);
+    AddScaled(p.scale * pair.d_score, p.q.Row(query.row), p.q.head_dim, dk);
+    AddScaled(pair.weight, d_o.Row(query.row), p.q.head_dim, dv);
+  }
 }
 
 void QueryGradientRows(const Problem& p, const Head& d_o, const RowSoftmax& softmax,
@@ -217,12 +262,8 @@ void QueryGradientRows(const Problem& p, const Head& d_o, const RowSoftmax& soft
   ForEachChunk(wanted.size(), kGroup, p.threads, [&](int64_t first, int64_t last) {
     ForEachPiece(p.keys.size(), [&](int64_t begin, int64_t end) {
       for (int64_t i = first; i < last; ++i) {
-        for (int64_t j = begin; j < end; ++j) {
-          if (!Sees(p, softmax, wanted[i].token, p.keys[j])) continue;
-          const PairGradient pair = Differentiate(p, d_o, softmax, wanted[i].token, p.keys[j]);
-          AddScaled(p.scale * pair.d_score, p.k.Row(p.keys[j].row), head_dim,
-                    dq + wanted[i].index * head_dim);
-        }
+        AddQueryGradient(p, d_o, softmax, wanted[i].token, begin, end,
+                         dq + wanted[i].index * head_dim);
       }
     });
   });
@@ -235,14 +276,8 @@ void KeyGradientRows(const Problem& p, const Head& d_o, const RowSoftmax& softma
   ForEachChunk(wanted.size(), kGroup, p.threads, [&](int64_t first, int64_t last) {
     ForEachPiece(p.queries.size(), [&](int64_t begin, int64_t end) {
       for (int64_t j = first; j < last; ++j) {
-        for (int64_t i = begin; i < end; ++i) {
-          const Token& query = p.queries[i];
-          if (!Sees(p, softmax, query, wanted[j].token)) continue;
-          const PairGradient pair = Differentiate(p, d_o, softmax, query, wanted[j].token);
-          AddScaled(p.scale * pair.d_score, p.q.Row(query.row), head_dim,
-                    dk + wanted[j].index * head_dim);
-          AddScaled(pair.weight, d_o.Row(query.row), head_dim, dv + wanted[j].index * head_dim);
-        }
+        AddKeyGradient(p, d_o, softmax, wanted[j].token, begin, end,
+                       dk + wanted[j].index * head_dim, dv + wanted[j].index * head_dim);
       }
     });
   });
@@ -261,7 +296,7 @@ RowSoftmax SoftmaxOfRows(const Problem& p, const Head& d_o, const std::vector<in
     softmax.lse[query.token.row] = lse[query.index];
     for (int64_t c = 0; c < p.q.head_dim; ++c) {
       softmax.delta[query.token.row] +=
-          static_cast<double>(d_o.Row(query.token.row)[c]) * o[query.index * p.q.head_dim + c];
+          d_o.Row(query.token.row)[c] * o[query.index * p.q.head_dim + c];
     }
   }
   return softmax;

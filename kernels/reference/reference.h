@@ -11,7 +11,7 @@
 // with each gradient row summed on its own: the weights are computed anew rather than shared.
 // A row with no visible key has o = 0 and lse = -inf and gives no gradient.
 //
-// Memory: a float32 copy of one head of each input at a time, and a few rows of scores per thread.
+// Memory: a float64 copy of one head of each input at a time, and a few rows of scores per thread.
 // Time: about rows_wanted * rows * head_dim multiply-adds for each of 2 (forward) or 9 (backward)
 // products. Threads only divide rows among themselves; the result does not depend on their number.
 // Inputs are trusted: shapes must fit each other and spans must lie inside their tensors.

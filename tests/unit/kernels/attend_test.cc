@@ -90,6 +90,18 @@ TEST(Attend, AnyLayoutInAnyPieces) {
   }
 }
 
+// Error must not grow with the number of steps on a ring.
+TEST(Attend, ManyMergesStayWithinTheGates) {
+  AttentionCase c({1, 64, 4096, 1, 1, 64, ANNULUS_F32, Full()});
+  CpuDevice device(1);
+  for (int64_t step = 0; step < 64; ++step) {
+    c.kv_spans = {{64 * step, 64, 64 * step, 1}};
+    device.Attend(c);
+  }
+  c.kv_spans = {{0, 4096, 0, 1}};
+  ExpectForwardMatches(c);
+}
+
 TEST(Attend, InPlaceStateEqualsSeparateMerge) {
   AttentionCase in_place({1, 130, 400, 2, 2, 64, ANNULUS_F32, Causal(270)});
   AttentionCase first = in_place;
