@@ -15,6 +15,7 @@ namespace annulus::rpc {
 namespace {
 
 constexpr int kMaxHeads = 4096;
+constexpr double kMaxTimeoutSeconds = 366.0 * 86400;
 
 absl::StatusOr<worker::Fence> FenceFromProto(const v1::Fence& fence) {
   ANNULUS_RETURN_IF_ERROR(CheckResourceName("fence.group", fence.group()));
@@ -212,8 +213,20 @@ absl::StatusOr<worker::AttendCall> AttendCallFromProto(const v1::AttendRequest& 
   return call;
 }
 
+absl::StatusOr<std::optional<double>> CallTimeout(const v1::AttendRequest& request) {
+  const double seconds = request.timeout_seconds();
+  if (seconds == 0) return std::nullopt;
+  if (!(seconds > 0 && seconds <= kMaxTimeoutSeconds)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "timeout_seconds: expected 0 or a finite number of seconds, at most a year, got ",
+        seconds));
+  }
+  return seconds;
+}
+
 uint64_t AttendContentHash(const v1::AttendRequest& request) {
   v1::AttendRequest content = request;
+  content.clear_timeout_seconds();
   v1::Fence* fence = content.mutable_fence();
   fence->clear_term();
   fence->clear_epoch();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "annulus/v1/worker.pb.h"
@@ -14,14 +15,18 @@ namespace annulus::rpc {
 // Everything that can be judged without the plan is judged here, so that the engine sees bounded
 // values only: names, shapes and strides that cannot overflow, finite numbers, known enums, which
 // tensors a forward and a backward need. `deadline_ns` and `cancelled` of the result are the
-// caller's to set.
+// caller's to set; CallTimeout says what the request asks for.
 //
 // INVALID_ARGUMENT names the field. UNIMPLEMENTED for what the protocol reserves and this version
 // does not do: another base of LSE, position ids.
 absl::StatusOr<worker::AttendCall> AttendCallFromProto(const v1::AttendRequest& request);
 
+// The request's own limit in seconds: finite, > 0, at most a year; nothing where it names none.
+// INVALID_ARGUMENT else.
+absl::StatusOr<std::optional<double>> CallTimeout(const v1::AttendRequest& request);
+
 // Equal for two requests that ask for the same thing: all but what a retry may change (term, epoch,
-// incarnation, step and hop of the fence). Valid within this process only.
+// incarnation, step and hop of the fence, the timeout). Valid within this process only.
 uint64_t AttendContentHash(const v1::AttendRequest& request);
 
 // Answers with the request's own fence.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -97,6 +98,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::SessionMessage, v1::Se
                                                      " bytes, got ", message_.client().size()));
     }
     session_id_ = shared_->engine->OpenSession(message_.client());
+    if (session_id_.empty()) return absl::ResourceExhaustedError("no more sessions can be opened");
     opened_.set_session_id(session_id_);
     opened_.set_incarnation(shared_->options.incarnation);
     opened_.set_host_id(shared_->options.host_id);
@@ -189,7 +191,11 @@ class AttendReactor : public grpc::ServerUnaryReactor {
       return absl::DeadlineExceededError("the deadline passed while waiting to run");
     }
     ANNULUS_ASSIGN_OR_RETURN(worker::AttendCall call, AttendCallFromProto(*request_));
+    ANNULUS_ASSIGN_OR_RETURN(const std::optional<double> timeout, CallTimeout(*request_));
     call.deadline_ns = deadline_ns_;
+    if (timeout) {
+      call.deadline_ns = std::min(deadline_ns_, arrival_ns_ + static_cast<int64_t>(*timeout * 1e9));
+    }
     // Shared, because the engine may keep the call beyond this one.
     call.cancelled = [cancelled = cancelled_] { return cancelled->load(); };
     ANNULUS_ASSIGN_OR_RETURN(worker::AttendAnswer answer, shared_->engine->Attend(call));

@@ -20,7 +20,7 @@
 #include "absl/strings/str_format.h"
 #include "server/worker/engine.h"
 
-namespace annulus::test {
+namespace annulus::testing_support {
 
 // A worker engine that records what it is asked and computes nothing: for tests of what stands in
 // front of the engine. Sessions, regions and tensors are kept as plain bookkeeping; `attend`,
@@ -230,4 +230,4 @@ class FakeEngine : public worker::Engine {
   std::vector<std::string> events_;
 };
 
-}  // namespace annulus::test
+}  // namespace annulus::testing_support

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/worker/engine_metrics.h"
+
+namespace annulus::worker {
+namespace {
+
+class RecordingObserver : public StepObserver {
+ public:
+  explicit RecordingObserver(std::shared_ptr<metrics::RequestRecorder> recorder)
+      : recorder_(std::move(recorder)) {}
+  void OnStep(const std::vector<metrics::Op>& ops, int64_t settled_ns) override {
+    recorder_->RecordStep(ops, settled_ns);
+  }
+
+ private:
+  const std::shared_ptr<metrics::RequestRecorder> recorder_;
+};
+
+}  // namespace
+
+std::unique_ptr<StepObserver> EngineMetrics::OnStart(const AttendCall& call) {
+  auto recorder = std::make_shared<metrics::RequestRecorder>(*sink_, transport_);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    running_[{call.session_id, call.fence.request_id}] = recorder;
+  }
+  return std::make_unique<RecordingObserver>(std::move(recorder));
+}
+
+void EngineMetrics::OnRequest(const AttendCall& call, const absl::Status&, const AttendAnswer&,
+                              const metrics::Timeline& timeline) {
+  // None for a request that was answered without being run: refused, or answered once before.
+  const auto recorder = TakeRecorder(call);
+  if (recorder != nullptr) recorder->Finish(timeline);
+}
+
+void EngineMetrics::OnStaleEpoch() { sink_->Increment(metrics::MetricId::kStaleEpoch, {}); }
+
+std::shared_ptr<metrics::RequestRecorder> EngineMetrics::TakeRecorder(const AttendCall& call) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = running_.find({call.session_id, call.fence.request_id});
+  if (found == running_.end()) return nullptr;
+  auto recorder = std::move(found->second);
+  running_.erase(found);
+  return recorder;
+}
+
+}  // namespace annulus::worker

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "server/metrics/metric_sink.h"
+#include "server/metrics/request_recorder.h"
+#include "server/worker/engine.h"
+
+namespace annulus::worker {
+
+// Counts what an engine does into the metrics, step by step while a request runs. Thread safe.
+class EngineMetrics : public EngineObserver {
+ public:
+  // `sink` outlives this and the engine that it observes; `transport` is the plugin's name.
+  EngineMetrics(metrics::MetricSink* sink, std::string transport)
+      : sink_(sink), transport_(std::move(transport)) {}
+
+  std::unique_ptr<StepObserver> OnStart(const AttendCall& call) override;
+  void OnRequest(const AttendCall& call, const absl::Status& status, const AttendAnswer& answer,
+                 const metrics::Timeline& timeline) override;
+  void OnStaleEpoch() override;
+
+ private:
+  using Key = std::pair<std::string, std::string>;  // session, request
+
+  std::shared_ptr<metrics::RequestRecorder> TakeRecorder(const AttendCall& call);
+
+  metrics::MetricSink* const sink_;
+  const std::string transport_;
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<metrics::RequestRecorder>> running_;  // guarded by mutex_
+};
+
+}  // namespace annulus::worker
