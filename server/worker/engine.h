@@ -133,18 +133,29 @@ struct EngineOptions {
   uint64_t memory_limit_bytes = 0;
   int max_concurrent_requests = 8;
   int compute_threads = 1;
-  double hop_timeout_seconds = 30;  // bound of one wait when the call has no nearer deadline
-  double verdict_timeout_seconds =
-      1.8;  // how long a failed request waits for the coordinator's word
+  double hop_timeout_seconds = 30;       // bound of one wait when the call has no nearer deadline
+  double verdict_timeout_seconds = 1.8;  // a failed request waits for the coordinator's word
+  double connect_timeout_seconds = 10;   // bound of ConnectGroup
   double peer_timeout_seconds = 1.0;
   const annulusComputeV1* compute = nullptr;
   const annulusTransportV1* transport = nullptr;
+};
+
+// Observes one running request; called by the request's thread alone; must not block.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  // After each step. `ops` are all that are known so far; every op that reaches back before
+  // `settled_ns` is among them.
+  virtual void OnStep(const std::vector<metrics::Op>& ops, int64_t settled_ns) = 0;
 };
 
 // Observes what happens, for metrics. Called from any thread; must not block.
 class EngineObserver {
  public:
   virtual ~EngineObserver() = default;
+  // A request is about to run; null: its steps need no observer.
+  virtual std::unique_ptr<StepObserver> OnStart(const AttendCall& /*call*/) { return nullptr; }
   virtual void OnRequest(const AttendCall& call, const absl::Status& status,
                          const AttendAnswer& answer, const metrics::Timeline& timeline) = 0;
   virtual void OnStaleEpoch() = 0;
