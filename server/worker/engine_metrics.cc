@@ -22,7 +22,7 @@ std::unique_ptr<StepObserver> EngineMetrics::OnStart(const AttendCall& call) {
   auto recorder = std::make_shared<metrics::RequestRecorder>(*sink_, transport_);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    running_[{call.session_id, call.fence.request_id}] = recorder;
+    running_[&call] = recorder;
   }
   return std::make_unique<RecordingObserver>(std::move(recorder));
 }
@@ -38,7 +38,7 @@ void EngineMetrics::OnStaleEpoch() { sink_->Increment(metrics::MetricId::kStaleE
 
 std::shared_ptr<metrics::RequestRecorder> EngineMetrics::TakeRecorder(const AttendCall& call) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = running_.find({call.session_id, call.fence.request_id});
+  const auto found = running_.find(&call);
   if (found == running_.end()) return nullptr;
   auto recorder = std::move(found->second);
   running_.erase(found);

@@ -13,7 +13,9 @@
 
 namespace annulus::worker {
 
-// Counts what an engine does into the metrics, step by step while a request runs. Thread safe.
+// Counts what an engine does into the metrics, step by step while a request runs. A request is told
+// from another, also from a replay of itself, by its AttendCall object, which the engine passes to
+// OnStart and OnRequest. Thread safe.
 class EngineMetrics : public EngineObserver {
  public:
   // `sink` outlives this and the engine that it observes; `transport` is the plugin's name.
@@ -26,14 +28,13 @@ class EngineMetrics : public EngineObserver {
   void OnStaleEpoch() override;
 
  private:
-  using Key = std::pair<std::string, std::string>;  // session, request
-
   std::shared_ptr<metrics::RequestRecorder> TakeRecorder(const AttendCall& call);
 
   metrics::MetricSink* const sink_;
   const std::string transport_;
   std::mutex mutex_;
-  std::map<Key, std::shared_ptr<metrics::RequestRecorder>> running_;  // guarded by mutex_
+  // Guarded by mutex_.
+  std::map<const AttendCall*, std::shared_ptr<metrics::RequestRecorder>> running_;
 };
 
 }  // namespace annulus::worker
