@@ -26,7 +26,7 @@ constexpr std::string_view kIntroduction =
 <!-- Made by annulus-metrics-doc from server/metrics/metric_table.cc. Edit the table, not this page. -->
 
 Every daemon serves `GET /metrics` (Prometheus text format 0.0.4) and `GET /healthz` ("ok" while the
-process answers) on the address of `--metrics-address`.
+process answers) on the address of `--metrics-listen`.
 
 What holds for all of them:
 
