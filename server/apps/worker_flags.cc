@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/apps/worker_flags.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <iostream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "server/base/status_macros.h"
+
+namespace annulus::apps {
+namespace {
+
+// What is typed as text and needs reading.
+struct RawFlags {
+  std::string coordinator;
+  std::string listen = "127.0.0.1:0";
+  std::string metrics_listen = "127.0.0.1:0";
+  uint64_t memory_limit = uint64_t{8} << 30;
+};
+
+void DeclareAddresses(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
+  app.add_option("--coordinator", raw.coordinator, "HOST:PORT of the coordinator")->required();
+  app.add_option("--listen", raw.listen, "HOST:PORT to serve gRPC on; port 0: any free one")
+      ->capture_default_str();
+  app.add_option("--advertise", flags.advertise,
+                 "host that others reach this worker under (default: the one of --listen, or the "
+                 "host name where that is a wildcard)");
+  app.add_option("--metrics-listen", raw.metrics_listen,
+                 "ADDRESS:PORT of /metrics and /healthz, the address numeric; \"\": none")
+      ->capture_default_str();
+  app.add_option("--data-address", flags.data_address,
+                 "numeric address on which peers of other hosts reach the transport")
+      ->capture_default_str();
+  app.add_option(
+      "--region-socket", flags.region_socket,
+      "path of the UNIX socket that takes memory regions; @NAME: abstract (default: in a "
+      "private directory of its own)");
+  app.add_option("--port-file", flags.port_file,
+                 "write the addresses in use to this file, as JSON, once serving");
+}
+
+void DeclareIdentity(CLI::App& app, WorkerFlags& flags) {
+  app.add_option("--name", flags.name,
+                 "workers/NAME, [a-z0-9-]{1,63} (default: host name and process id)");
+  app.add_option("--node", flags.node, "node that this worker is on (default: host name)");
+  app.add_option("--host-id", flags.host_id,
+                 "equal for workers that can share memory (default: of the kernel and namespace)");
+}
+
+void DeclareResources(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
+  app.add_option("--memory-limit", raw.memory_limit,
+                 "most memory for tensors and buffers, such as 8GiB; 0: no limit")
+      ->transform(CLI::AsSizeValue(true))
+      ->default_str("8GiB");
+  app.add_option("--threads", flags.threads, "compute threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--max-requests", flags.max_requests,
+                 "requests that run at once; as many again may wait")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--peer-timeout", flags.peer_timeout_seconds,
+                 "seconds of silence after which a peer is lost")
+      ->check(CLI::Range(0.05, 3600.0))
+      ->capture_default_str();
+  app.add_option("--compute-plugin", flags.compute_plugin, "name or path of the compute plugin")
+      ->envname("ANNULUS_COMPUTE_PLUGIN")
+      ->capture_default_str();
+  app.add_option("--transport-plugin", flags.transport_plugin,
+                 "name or path of the transport plugin")
+      ->envname("ANNULUS_TRANSPORT_PLUGIN")
+      ->capture_default_str();
+}
+
+void DeclareProcess(CLI::App& app, WorkerFlags& flags) {
+  app.add_option("--log-level", flags.log_level, "least severe messages to print")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
+      ->capture_default_str();
+  app.add_flag("--die-with-parent", flags.die_with_parent,
+               "stop when the process that started this one dies");
+  app.set_version_flag("--version", std::string(ANNULUS_VERSION));
+}
+
+// The name that a host and a process id make, within what a name may be.
+std::string DefaultName() {
+  std::string name;
+  for (const char c : absl::AsciiStrToLower(HostName())) {
+    name.push_back(absl::ascii_isalnum(static_cast<unsigned char>(c)) ? c : '-');
+  }
+  return absl::StrCat(name.substr(0, 48), "-", getpid());
+}
+
+bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
+
+absl::Status CheckName(const std::string& name) {
+  const bool good =
+      !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+      });
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--name: expected 1..63 characters [a-z0-9-], got \"", name, "\""));
+}
+
+absl::Status Complete(const RawFlags& raw, WorkerFlags* flags) {
+  ANNULUS_ASSIGN_OR_RETURN(flags->coordinator, ParseHostPort(raw.coordinator));
+  ANNULUS_ASSIGN_OR_RETURN(flags->listen, ParseHostPort(raw.listen));
+  flags->serve_metrics = !raw.metrics_listen.empty();
+  if (flags->serve_metrics) {
+    ANNULUS_ASSIGN_OR_RETURN(flags->metrics_listen, ParseHostPort(raw.metrics_listen));
+  }
+  flags->memory_limit_bytes = raw.memory_limit;
+  if (flags->name.empty()) flags->name = DefaultName();
+  ANNULUS_RETURN_IF_ERROR(CheckName(flags->name));
+  if (flags->node.empty()) flags->node = HostName();
+  if (flags->host_id.empty()) flags->host_id = HostId();
+  if (flags->advertise.empty()) {
+    flags->advertise = IsWildcard(flags->listen.host) ? HostName() : flags->listen.host;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::variant<WorkerFlags, int> ParseWorkerFlags(int argc, char** argv) {
+  WorkerFlags flags;
+  RawFlags raw;
+  CLI::App app{"Holds one rank's shards of Q, K and V and computes its part of ring attention."};
+  app.name("annulus-worker");
+  DeclareAddresses(app, flags, raw);
+  DeclareIdentity(app, flags);
+  DeclareResources(app, flags, raw);
+  DeclareProcess(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+  }
+  const absl::Status status = Complete(raw, &flags);
+  if (!status.ok()) {
+    std::cerr << "annulus-worker: " << status.message() << "\n";
+    return kExitUsage;
+  }
+  return flags;
+}
+
+}  // namespace annulus::apps
