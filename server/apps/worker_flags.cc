@@ -107,12 +107,19 @@ absl::Status CheckName(const std::string& name) {
       absl::StrCat("--name: expected 1..63 characters [a-z0-9-], got \"", name, "\""));
 }
 
+absl::StatusOr<HostPort> ParseAddress(const char* flag, const std::string& text) {
+  auto address = ParseHostPort(text);
+  if (address.ok()) return address;
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", address.status().message()));
+}
+
 absl::Status Complete(const RawFlags& raw, WorkerFlags* flags) {
-  ANNULUS_ASSIGN_OR_RETURN(flags->coordinator, ParseHostPort(raw.coordinator));
-  ANNULUS_ASSIGN_OR_RETURN(flags->listen, ParseHostPort(raw.listen));
+  ANNULUS_ASSIGN_OR_RETURN(flags->coordinator, ParseAddress("--coordinator", raw.coordinator));
+  ANNULUS_ASSIGN_OR_RETURN(flags->listen, ParseAddress("--listen", raw.listen));
   flags->serve_metrics = !raw.metrics_listen.empty();
   if (flags->serve_metrics) {
-    ANNULUS_ASSIGN_OR_RETURN(flags->metrics_listen, ParseHostPort(raw.metrics_listen));
+    ANNULUS_ASSIGN_OR_RETURN(flags->metrics_listen,
+                             ParseAddress("--metrics-listen", raw.metrics_listen));
   }
   flags->memory_limit_bytes = raw.memory_limit;
   if (flags->name.empty()) flags->name = DefaultName();

@@ -112,8 +112,10 @@ class WorkerDaemon {
     ANNULUS_ASSIGN_OR_RETURN(regions_, worker::RegionServer::Start(regions, engine_.get()));
     if (flags_.serve_metrics) {
       metrics::MetricsServerOptions options{flags_.metrics_listen.host, flags_.metrics_listen.port};
-      ANNULUS_ASSIGN_OR_RETURN(metrics_server_, metrics::MetricsServer::Start(
-                                                    options, [this] { return metrics_->Text(); }));
+      ANNULUS_ASSIGN_OR_RETURN(metrics_server_, metrics::MetricsServer::Start(options, [this] {
+                                 engine_metrics_->SetMemoryUse(engine_->memory_use());
+                                 return metrics_->Text();
+                               }));
       metrics_address_ = HostPort{flags_.metrics_listen.host, metrics_server_->port()}.ToString();
     }
     rpc::WorkerServerOptions options;

@@ -132,7 +132,10 @@ class CoordinatorSessionImpl : public CoordinatorSession {
     }
     const grpc::Status status = stream->Finish();
     Attach(nullptr);
-    return refusal_.ok() ? FromGrpcStatus(status) : std::exchange(refusal_, absl::OkStatus());
+    for (absl::Status* own : {&refusal_, &given_up_}) {
+      if (!own->ok()) return std::exchange(*own, absl::OkStatus());
+    }
+    return FromGrpcStatus(status);
   }
 
   // Makes the running call known to the destructor. False: it has been called.
@@ -246,9 +249,13 @@ class CoordinatorSessionImpl : public CoordinatorSession {
       WorkerOutbox::Next next = outbox_->Take(due);
       if (!next.open) return;
       const Clock::time_point now = Clock::now();
-      if (!beating && !welcomed_ && now >= welcome_by) break;
-      // This process was stopped or starved: its lease has lapsed, whether or not it was told.
-      if (!first && now - last_beat > milliseconds(lease_ms_)) break;
+      if (!beating && !welcomed_ && now >= welcome_by) {
+        return GiveUp(context, absl::DeadlineExceededError("it did not welcome this worker"));
+      }
+      if (!first && now - last_beat > milliseconds(lease_ms_)) {
+        return GiveUp(context, absl::AbortedError("this worker stood still for longer than its "
+                                                  "lease: it must be taken for lost"));
+      }
       if (beating && now >= due) {
         next.messages.push_back(Heartbeat(++sequence));
         last_beat = now;
@@ -257,7 +264,11 @@ class CoordinatorSessionImpl : public CoordinatorSession {
         if (!stream->Write(message)) return;
       }
     }
-    // The reading thread sees the end of the stream and does the rest.
+  }
+
+  // The reading thread sees the end of the stream and does the rest.
+  void GiveUp(grpc::ClientContext* context, absl::Status why) {
+    given_up_ = std::move(why);
     context->TryCancel();
   }
 
@@ -289,6 +300,7 @@ class CoordinatorSessionImpl : public CoordinatorSession {
   uint64_t stream_number_ = 0;
   uint64_t term_ = 0;
   absl::Status refusal_;
+  absl::Status given_up_;  // of thread 2 until it is joined
   std::string last_loss_;
 
   std::mutex mutex_;

@@ -125,6 +125,14 @@ class EngineImpl final : public Engine {
 
   std::vector<Progress> RunningRequests() const override { return running_.List(); }
   uint64_t used_bytes() const override { return pool_->ledger().used_bytes(); }
+  MemoryUse memory_use() const override {
+    MemoryUse use = sessions_.Use();
+    // The ledger counts what is allocated here, so not the regions.
+    const uint64_t held = use.uploaded + use.retained;
+    const uint64_t used = used_bytes();
+    use.scratch = used > held ? used - held : 0;
+    return use;
+  }
   std::string device_description() const override { return device_->description(); }
 
  private:

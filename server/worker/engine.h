@@ -125,6 +125,14 @@ struct Progress {
   uint64_t advances = 0;
 };
 
+// Bytes that a worker holds, by what for.
+struct MemoryUse {
+  uint64_t leased = 0;    // regions shared by clients
+  uint64_t uploaded = 0;  // tensors held for clients
+  uint64_t retained = 0;  // KV kept between calls
+  uint64_t scratch = 0;   // buffers of running requests
+};
+
 struct EngineOptions {
   std::string name;
   uint64_t incarnation = 0;
@@ -223,6 +231,7 @@ class Engine {
 
   virtual std::vector<Progress> RunningRequests() const = 0;
   virtual uint64_t used_bytes() const = 0;
+  virtual MemoryUse memory_use() const = 0;
   virtual std::string device_description() const = 0;
 };
 

@@ -36,6 +36,16 @@ void EngineMetrics::OnRequest(const AttendCall& call, const absl::Status&, const
 
 void EngineMetrics::OnStaleEpoch() { sink_->Increment(metrics::MetricId::kStaleEpoch, {}); }
 
+void EngineMetrics::SetMemoryUse(const MemoryUse& use) {
+  const auto set = [this](std::string_view kind, uint64_t bytes) {
+    sink_->Set(metrics::MetricId::kKvBytes, {kind}, static_cast<double>(bytes));
+  };
+  set("leased", use.leased);
+  set("uploaded", use.uploaded);
+  set("retained", use.retained);
+  set("scratch", use.scratch);
+}
+
 std::shared_ptr<metrics::RequestRecorder> EngineMetrics::TakeRecorder(const AttendCall& call) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = running_.find(&call);

@@ -27,6 +27,9 @@ class EngineMetrics : public EngineObserver {
                  const metrics::Timeline& timeline) override;
   void OnStaleEpoch() override;
 
+  // Sets annulus_kv_bytes; call before the metrics are read.
+  void SetMemoryUse(const MemoryUse& use);
+
  private:
   std::shared_ptr<metrics::RequestRecorder> TakeRecorder(const AttendCall& call);
 

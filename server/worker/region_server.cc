@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <set>
 #include <thread>
 #include <utility>
@@ -73,11 +74,15 @@ std::vector<UniqueFd> TakeDescriptors(const msghdr& message) {
   return fds;
 }
 
+// Session and region -> the connection that leased it last: a client that comes back adds its
+// regions anew, with a higher generation, before the end of its old connection is seen.
+using Owners = std::map<std::pair<std::string, uint64_t>, uint64_t>;
+
 // One client: bytes of a request that is not whole yet, its descriptor, and what it leased.
 class Connection {
  public:
-  Connection(UniqueFd fd, Engine* engine, size_t max_regions)
-      : fd_(std::move(fd)), engine_(engine), max_regions_(max_regions) {}
+  Connection(uint64_t id, UniqueFd fd, Engine* engine, Owners* owners, size_t max_regions)
+      : id_(id), fd_(std::move(fd)), engine_(engine), owners_(owners), max_regions_(max_regions) {}
   Connection(Connection&&) = default;
   Connection& operator=(Connection&&) = default;
 
@@ -106,9 +111,12 @@ class Connection {
   }
 
   void ReleaseRegions() {
-    for (const auto& [session, region] : regions_) {
+    for (const auto& region : regions_) {
+      const auto owner = owners_->find(region);
+      if (owner == owners_->end() || owner->second != id_) continue;
+      owners_->erase(owner);
       // NOT_FOUND where the session went first: what was to be done is done.
-      engine_->RemoveRegion(session, region).IgnoreError();
+      engine_->RemoveRegion(region.first, region.second).IgnoreError();
     }
     regions_.clear();
   }
@@ -162,6 +170,7 @@ class Connection {
     ANNULUS_RETURN_IF_ERROR(engine_->AddRegion(session, request.region_id, request.generation,
                                                descriptors_.front().release(), request.bytes));
     regions_.emplace(session, request.region_id);
+    (*owners_)[{session, request.region_id}] = id_;
     return absl::OkStatus();
   }
 
@@ -169,15 +178,20 @@ class Connection {
     if (!descriptors_.empty()) {
       return absl::InvalidArgumentError("removing a region takes no file descriptor");
     }
-    if (regions_.erase({session, request.region_id}) == 0) {
+    const auto owner = owners_->find({session, request.region_id});
+    if (owner == owners_->end() || owner->second != id_) {
       return absl::NotFoundError(
           absl::StrCat("region ", request.region_id, " was not added over this connection"));
     }
+    owners_->erase(owner);
+    regions_.erase({session, request.region_id});
     return engine_->RemoveRegion(session, request.region_id);
   }
 
+  uint64_t id_;
   UniqueFd fd_;
   Engine* engine_;
+  Owners* owners_;
   size_t max_regions_;
   std::array<char, sizeof(RegionRequest)> buffer_{};
   size_t filled_ = 0;
@@ -241,7 +255,7 @@ class RegionServerImpl : public RegionServer {
       SendReply(fd.get(), admitted);
       return;
     }
-    connections_.emplace_back(std::move(fd), engine_,
+    connections_.emplace_back(++last_id_, std::move(fd), engine_, &owners_,
                               static_cast<size_t>(options_.max_regions_per_connection));
   }
 
@@ -257,6 +271,8 @@ class RegionServerImpl : public RegionServer {
   UnixListener listener_;
   UniqueFd stop_;
   // Of the thread alone.
+  uint64_t last_id_ = 0;
+  Owners owners_;
   std::vector<Connection> connections_;
   bool accept_paused_ = false;
   std::thread thread_;  // last: it uses everything above

@@ -158,4 +158,11 @@ void Session::DropRetainedBefore(const std::string& group, uint64_t epoch) {
   });
 }
 
+void Session::AddUse(MemoryUse* use) const {
+  std::lock_guard lock(mutex_);
+  for (const auto& [id, region] : regions_) use->leased += region->bytes();
+  for (const auto& [id, tensor] : tensors_) use->uploaded += tensor->bytes();
+  for (const auto& [id, kv] : retained_) use->retained += kv->buffer.bytes();
+}
+
 }  // namespace annulus::worker

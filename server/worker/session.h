@@ -69,6 +69,9 @@ class Session {
   // What was kept at an earlier epoch of a group can never be used again.
   void DropRetainedBefore(const std::string& group, uint64_t epoch);
 
+  // Adds what this session holds; leaves `scratch` alone.
+  void AddUse(MemoryUse* use) const;
+
  private:
   mutable std::mutex mutex_;
   std::map<uint64_t, std::shared_ptr<const Region>> regions_;    // guarded by mutex_

@@ -3,8 +3,6 @@
 
 #include <sys/random.h>
 
-#include <vector>
-
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/fault_info.h"
@@ -42,12 +40,20 @@ absl::StatusOr<std::shared_ptr<Session>> SessionStore::Find(const std::string& s
 }
 
 void SessionStore::DropRetainedBefore(const std::string& group, uint64_t epoch) {
+  for (const auto& session : All()) session->DropRetainedBefore(group, epoch);
+}
+
+MemoryUse SessionStore::Use() const {
+  MemoryUse use;
+  for (const auto& session : All()) session->AddUse(&use);
+  return use;
+}
+
+std::vector<std::shared_ptr<Session>> SessionStore::All() const {
   std::vector<std::shared_ptr<Session>> sessions;
-  {
-    std::lock_guard lock(mutex_);
-    for (const auto& [id, session] : sessions_) sessions.push_back(session);
-  }
-  for (const auto& session : sessions) session->DropRetainedBefore(group, epoch);
+  std::lock_guard lock(mutex_);
+  for (const auto& [id, session] : sessions_) sessions.push_back(session);
+  return sessions;
 }
 
 }  // namespace annulus::worker

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/worker/session.h"
@@ -24,8 +25,12 @@ class SessionStore {
   // NOT_FOUND, reason SESSION_GONE.
   absl::StatusOr<std::shared_ptr<Session>> Find(const std::string& session_id) const;
   void DropRetainedBefore(const std::string& group, uint64_t epoch);
+  // What all of them hold; `scratch` is left 0.
+  MemoryUse Use() const;
 
  private:
+  std::vector<std::shared_ptr<Session>> All() const;
+
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Session>> sessions_;  // guarded by mutex_
 };

@@ -150,6 +150,7 @@ class FakeEngine : public worker::Engine {
   }
   std::vector<worker::Progress> RunningRequests() const override { return running; }
   uint64_t used_bytes() const override { return 4096; }
+  worker::MemoryUse memory_use() const override { return {.scratch = used_bytes()}; }
   std::string device_description() const override { return "fake"; }
 
   // What the test asks.
