@@ -28,7 +28,9 @@ std::string Microseconds(int64_t ns) { return absl::StrFormat("%d.%03d", ns / 10
 struct Track {
   int order;
   Level level;
-  friend auto operator<=>(const Track&, const Track&) = default;
+  friend bool operator<(const Track& a, const Track& b) {
+    return std::pair(a.order, a.level) < std::pair(b.order, b.level);
+  }
 };
 
 Track TrackOf(const Op& op) {

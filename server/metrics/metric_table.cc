@@ -24,7 +24,8 @@ std::vector<LabelValue> Peers() {
     for (int i = 0; i < kNamedPeers; ++i) (*names)[static_cast<size_t>(i)] = std::to_string(i);
     return names;
   }();
-  std::vector<LabelValue> values(kNames->begin(), kNames->end());
+  std::vector<LabelValue> values;
+  for (const std::string& name : *kNames) values.push_back({name});
   values.push_back({kOtherValue});
   return values;
 }
@@ -227,6 +228,7 @@ void AddCoordinatorRows(std::vector<MetricSpec>& rows) {
                      {"WORKER_SILENT"},
                      {"PEER_UNREACHABLE"},
                      {"REQUEST_FAILED"},
+                     {"SETUP_FAILED"},
                      {"RELEASED"},
                      {kOtherValue}}}}});
   rows.push_back({MetricId::kReformDuration,
