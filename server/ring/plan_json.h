@@ -9,7 +9,9 @@
 #include "server/ring/plan.h"
 #include "server/ring/plan_limits.h"
 
-// Plans as JSON, schema "annulus.plan.v1" (docs/algorithms.md). Pure functions, thread-safe.
+// Plans as JSON, schema "annulus.plan.v1": the fields of plan.h under their own names but for
+// mask_case, which is "case"; enumerators as names.h has them; a range as [begin, end], or [begin,
+// end, stride] where the stride is not 1. Pure functions, thread-safe.
 namespace annulus::ring {
 
 inline constexpr char kPlanSchema[] = "annulus.plan.v1";

@@ -19,21 +19,26 @@ constexpr int kPlans = 1500;
 constexpr int kFaultsPerPlan = 12;
 constexpr uint64_t kTimings = 4;
 
-// The result of the plan against the definition, under several timings.
-void ExpectHarmless(const ring::Plan& plan, const AttentionInput& input,
-                    const AttentionResult& expected, uint64_t seed) {
+// Whether the plan gives the definition's result under several timings.
+bool Harmless(const ring::Plan& plan, const AttentionInput& input, const AttentionResult& expected,
+              uint64_t seed) {
   for (uint64_t timing = 0; timing < kTimings; ++timing) {
     const auto result = plan.direction == ring::Direction::kForward
                             ? RunForward(plan, input, seed + timing, nullptr)
                             : RunBackward(plan, input, expected, seed + timing, nullptr);
-    ASSERT_TRUE(result.ok()) << result.status();
-    ASSERT_TRUE(Agree(*result, expected)) << "the checker let a harmful plan pass";
+    if (!result.ok() || !Agree(*result, expected)) return false;
   }
+  return true;
+}
+
+// Faults that leave every index in bounds, so that even a refused plan can be executed.
+bool CanBeExecuted(const std::string& fault) {
+  return fault == "compute dropped" || fault == "compute duplicated" || fault == "transfer dropped";
 }
 
 TEST(Mutations, WhatTheCheckerLetsPassDoesNoHarm) {
   std::map<std::string, std::pair<int, int>> refused;  // of how many, by fault
-  int faults = 0, passed = 0;
+  int faults = 0, passed = 0, harmful = 0, pedantic = 0;
   for (int i = 0; i < kPlans; ++i) {
     const uint64_t seed = BaseSeed() + static_cast<uint64_t>(i);
     Random random(seed);
@@ -53,17 +58,20 @@ TEST(Mutations, WhatTheCheckerLetsPassDoesNoHarm) {
       ++refused[*name].second;
       if (!ring::CheckPlan(faulty).ok()) {
         ++refused[*name].first;
+        if (CanBeExecuted(*name)) ++(Harmless(faulty, input, expected, seed) ? pedantic : harmful);
         continue;
       }
       ++passed;
-      ExpectHarmless(faulty, input, expected, seed);
-      if (::testing::Test::HasFatalFailure()) return;
+      ASSERT_TRUE(Harmless(faulty, input, expected, seed)) << "a harmful plan was let pass";
     }
   }
   for (const auto& [name, counts] : refused) {
     std::printf("%-34s %5d of %5d refused\n", name.c_str(), counts.first, counts.second);
     EXPECT_GT(counts.first, 0) << name << " was never refused";
   }
+  // The judge notices faults, and the checker refuses none without a reason.
+  EXPECT_GT(harmful, 500);
+  EXPECT_LT(pedantic, harmful / 20);
   // Both sides of the property must have been seen.
   EXPECT_GT(passed, faults / 100);
   EXPECT_GT(faults - passed, faults / 2);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_replace.h"
 #include "server/ring/digest.h"
+#include "server/ring/json_document.h"
 #include "tests/unit/ring/plans.h"
 
 namespace annulus::ring {
@@ -124,9 +125,11 @@ TEST(PlanJson, AnythingButAPlanIsRefused) {
 TEST(PlanJson, IsBounded) {
   EXPECT_EQ(ErrorOf("{}", {.max_bytes = 1}), "JSON of 2 bytes; at most 1 are taken");
   EXPECT_THAT(ErrorOf(std::string(1 << 20, '[')), HasSubstr("nested deeper than 6 levels"));
-  std::string many = "[0";
-  for (size_t i = 0; i < kMaxJsonValues; ++i) many += ",0";
-  EXPECT_THAT(ErrorOf(many + "]"), HasSubstr("more than 16777216 JSON values"));
+  const auto many =
+      ParseJsonBounded("[0,0,{\"a\":0}]", {.max_bytes = 99, .max_values = 5, .max_depth = 2});
+  EXPECT_EQ(many.status().message(), "more than 5 JSON values");
+  EXPECT_TRUE(
+      ParseJsonBounded("[0,0,{}]", {.max_bytes = 99, .max_values = 5, .max_depth = 2}).ok());
 }
 
 }  // namespace
