@@ -20,9 +20,9 @@ struct Traffic {
 // Indexed by Level: [0] inner, [1] outer.
 Traffic TrafficOf(const Plan& plan, Payload payload);
 
-// A checked plan for people: what it is, its hops and slots, and up to 16 ranks a table of its steps in
-// which each cell names the owner of the KV that a rank attends, with '~' where the mask cuts
-// through the tile.
+// A checked plan for people: what it is, its hops and slots, and up to 16 ranks a table of its
+// steps in which each cell names the owner of the KV that a rank attends, with '~' where the mask
+// cuts through the tile.
 std::string PlanToText(const Plan& plan);
 
 }  // namespace annulus::ring

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whatever the text: the parser answers, what it takes comes back the same from its own writer, and the checker, and what is
-// built on checked plans, stand up to it.
+// Whatever the text: the parser answers, what it takes comes back the same from its own writer, and
+// the checker, and what is built on checked plans, stand up to it.
 #include <cstdint>
 #include <cstdlib>
 
