@@ -11,17 +11,14 @@
 
 namespace annulus::client {
 
-// Bytes of tensor per frame.
-inline constexpr size_t kFrameBytes = 2 << 20;
-
-// A v1.TensorFrame whose `data` are the next at most kFrameBytes of the cursor, by reference where
-// the pieces are long: the memory must stand until the frame is sent. `session_id` and `tensor_id`
-// are left out when empty (they are sent in the first frame only).
+// A v1.TensorFrame whose `data` are the next at most kTensorFrameBytes of the cursor, by reference
+// where the pieces are long: the memory must stand until the frame is sent. `session_id` and
+// `tensor_id` are left out when empty (they are sent in the first frame only).
 grpc::ByteBuffer EncodeFrame(const std::string& session_id, const std::string& tensor_id,
                              SegmentCursor* cursor);
 
 // Copies the data of a v1.TensorFrame to where the cursor stands. DATA_LOSS if the frame is
 // malformed, does not start at the cursor's offset or carries more than is left.
-absl::Status DecodeFrame(const grpc::ByteBuffer& frame, SegmentCursor* cursor, size_t bytes_left);
+absl::Status DecodeFrame(const grpc::ByteBuffer& buffer, SegmentCursor* cursor, size_t bytes_left);
 
 }  // namespace annulus::client

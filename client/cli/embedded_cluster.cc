@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cli/embedded_cluster.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "client/cli/interrupt.h"
+#include "server/base/status_macros.h"
+
+namespace annulus::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::Duration kStartTimeout = absl::Seconds(30);
+constexpr absl::Duration kStopTimeout = absl::Seconds(5);
+constexpr absl::Duration kKillTimeout = absl::Seconds(1);
+constexpr absl::Duration kPollInterval = absl::Milliseconds(5);
+constexpr size_t kLogTailBytes = 4096;
+
+// A folder that only we can read, removed with its contents when this goes or a signal comes.
+class PrivateFolder {
+ public:
+  static absl::StatusOr<std::unique_ptr<PrivateFolder>> Create() {
+    std::error_code error;
+    std::string path = (fs::temp_directory_path(error) / "annulus-XXXXXX").string();
+    if (error || mkdtemp(path.data()) == nullptr) {
+      return absl::InternalError("cannot make a folder for temporary files");
+    }
+    return std::unique_ptr<PrivateFolder>(new PrivateFolder(path));
+  }
+  ~PrivateFolder() { Remove(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit PrivateFolder(const std::string& path)
+      : path_(path), cleanup_([path] { Remove(path); }) {}
+  static void Remove(const std::string& path) {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  const std::string path_;
+  const ScopedCleanup cleanup_;
+};
+
+std::string PortFile(const std::string& folder, const std::string& name) {
+  return absl::StrCat(folder, "/", name, ".json");
+}
+
+// The first of these fields that holds text.
+std::string TextField(const nlohmann::json& json, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const auto field = json.find(name);
+    if (field != json.end() && field->is_string()) return field->get<std::string>();
+  }
+  return "";
+}
+
+// False until the file stands there whole.
+bool ReadAddresses(const std::string& path, ServiceAddresses* out) {
+  std::ifstream file(path);
+  if (!file) return false;
+  std::stringstream text;
+  text << file.rdbuf();
+  const auto json = nlohmann::json::parse(text.str(), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return false;
+  out->listen = TextField(json, {"listen", "address"});
+  out->metrics = TextField(json, {"metrics", "metrics_address"});
+  return !out->listen.empty();
+}
+
+std::string ProgramFolder() {
+  std::error_code error;
+  const fs::path self = fs::read_symlink("/proc/self/exe", error);
+  return error ? "." : self.parent_path().string();
+}
+
+int DefaultThreads(int workers) {
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::max(1, cores / workers);
+}
+
+}  // namespace
+
+absl::Status EmbeddedCluster::Launch(const std::string& folder, const std::string& name,
+                                     const std::string& program, std::vector<std::string> args) {
+  for (const char* arg : {"--metrics-listen", "127.0.0.1:0", "--die-with-parent", "--port-file"}) {
+    args.push_back(arg);
+  }
+  args.push_back(PortFile(folder, name));
+  ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> child,
+                           ChildProcess::Start(absl::StrCat(ProgramFolder(), "/", program), args));
+  absl::MutexLock lock(&stop_mutex_);
+  children_.push_back(std::move(child));
+  addresses_.push_back({.name = name, .listen = "", .metrics = ""});
+  return absl::OkStatus();
+}
+
+absl::Status EmbeddedCluster::AwaitAddresses(const std::string& folder, absl::Time deadline) {
+  for (size_t i = 0; i < children_.size(); ++i) {
+    while (addresses_[i].listen.empty()) {
+      if (ReadAddresses(PortFile(folder, addresses_[i].name), &addresses_[i])) break;
+      if (!children_[i]->Running()) {
+        return absl::InternalError(absl::StrCat(
+            addresses_[i].name, " ended while starting: ", children_[i]->Output(kLogTailBytes)));
+      }
+      if (absl::Now() >= deadline) {
+        return absl::DeadlineExceededError(absl::StrCat(
+            addresses_[i].name, " did not start in time: ", children_[i]->Output(kLogTailBytes)));
+      }
+      absl::SleepFor(kPollInterval);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
+    const EmbeddedClusterOptions& options) {
+  std::unique_ptr<EmbeddedCluster> cluster(new EmbeddedCluster);
+  // Registered before the first child: a signal may come at any moment.
+  const ScopedCleanup cleanup([raw = cluster.get()] { raw->Stop(); });
+  ANNULUS_ASSIGN_OR_RETURN(const auto folder, PrivateFolder::Create());
+  const absl::Time deadline = absl::Now() + kStartTimeout;
+  ANNULUS_RETURN_IF_ERROR(cluster->Launch(folder->path(), "coordinator", "annulus-coordinator",
+                                          {"--listen", options.listen}));
+  ANNULUS_RETURN_IF_ERROR(cluster->AwaitAddresses(folder->path(), deadline));
+  const int threads = options.threads > 0 ? options.threads : DefaultThreads(options.workers);
+  const int per_node = options.ranks_per_node > 0 ? options.ranks_per_node : options.workers;
+  for (int i = 0; i < options.workers; ++i) {
+    std::vector<std::string> args{"--coordinator", cluster->coordinator().listen,
+                                  "--name",        absl::StrFormat("worker-%d", i),
+                                  "--node",        absl::StrFormat("node-%d", i / per_node),
+                                  "--listen",      "127.0.0.1:0",
+                                  "--threads",     absl::StrCat(threads)};
+    if (options.memory_limit_bytes > 0) {
+      args.push_back("--memory-limit");
+      args.push_back(absl::StrCat(options.memory_limit_bytes));
+    }
+    ANNULUS_RETURN_IF_ERROR(cluster->Launch(folder->path(), absl::StrFormat("worker-%d", i),
+                                            "annulus-worker", std::move(args)));
+  }
+  ANNULUS_RETURN_IF_ERROR(cluster->AwaitAddresses(folder->path(), deadline));
+  return cluster;
+}
+
+EmbeddedCluster::~EmbeddedCluster() { Stop(); }
+
+std::vector<std::string> EmbeddedCluster::worker_names() const {
+  std::vector<std::string> names;
+  for (size_t i = 1; i < addresses_.size(); ++i) names.push_back(addresses_[i].name);
+  return names;
+}
+
+void EmbeddedCluster::Stop() {
+  absl::MutexLock lock(&stop_mutex_);
+  // Workers first, so that none of them looks for its coordinator.
+  for (auto child = children_.rbegin(); child != children_.rend(); ++child) {
+    (*child)->Signal(SIGCONT);
+    (*child)->Signal(SIGTERM);
+  }
+  const absl::Time deadline = absl::Now() + kStopTimeout;
+  for (const auto& child : children_) {
+    if (child->WaitUntil(deadline)) continue;
+    child->Signal(SIGKILL);
+    child->WaitUntil(absl::Now() + kKillTimeout);
+  }
+}
+
+std::string EmbeddedCluster::WaitForEnd() {
+  while (true) {
+    {
+      absl::MutexLock lock(&stop_mutex_);
+      for (size_t i = 0; i < children_.size(); ++i) {
+        if (!children_[i]->Running()) return addresses_[i].name;
+      }
+    }
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+}
+
+std::string EmbeddedCluster::Logs() const {
+  std::string logs;
+  for (size_t i = 0; i < children_.size(); ++i) {
+    const std::string output = children_[i]->Output(kLogTailBytes);
+    if (output.empty()) continue;
+    absl::StrAppend(&logs, "--- ", addresses_[i].name, "\n", output);
+  }
+  return logs;
+}
+
+}  // namespace annulus::cli

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "annulus/types.h"
+#include "client/cli/units.h"
+#include "server/ring/plan.h"
+
+namespace CLI {
+class App;
+}
+
+namespace annulus::cli {
+
+enum class Format { kText, kJson };
+
+// What the ring and the mask look like: flags that `run` and `plan` share.
+struct ShapeFlags {
+  int context_parallel_size = 4;
+  int cp_window_size = 0;  // 0: context_parallel_size
+  std::optional<int64_t> seq_length;
+  std::optional<int64_t> kv_seq_length;
+  std::string mask = "full";
+  int64_t window_left = -1;
+  std::string layout = "zigzag";
+  std::string algorithm = "megatron_cp_algo";
+};
+
+struct RunFlags {
+  ShapeFlags shape;
+  std::optional<int64_t> batch_size;
+  std::optional<int> num_heads;
+  std::optional<int> num_kv_heads;
+  std::optional<int> head_dim;
+  std::string dtype;  // "": the input's, else f32
+  float softmax_scale = 0;
+  uint64_t seed = 0;
+  bool backward = false;
+  bool overlap = true;
+  bool retain = true;  // the backward starts from the KV that the forward kept
+  std::string gradient_wire = "fp32";
+  std::string data_path = "auto";
+  std::string emulate_link;
+  int ranks_per_node = 0;
+  bool transfers_off = false;
+  int repeat = 1;
+  std::string deadline = "600s";
+  std::string input, output, trace, report;
+  bool verify = false;
+  Format format = Format::kText;
+  // The cluster: one that runs, or one of our own.
+  std::string coordinator;
+  std::string group;
+  int threads = 0;  // per worker of our own; 0: cores / workers
+  std::string memory_limit;
+};
+
+void AddShapeFlags(CLI::App* app, ShapeFlags* flags);
+void AddRunFlags(CLI::App* app, RunFlags* flags);
+void AddFormatFlag(CLI::App* app, Format* format);
+
+// The flags as values. Errors are usage errors that name the flag.
+absl::StatusOr<ring::Spec> SpecFromFlags(const ShapeFlags& flags, ring::Direction direction,
+                                         int64_t query_length, int64_t kv_length);
+absl::StatusOr<client::GroupOptions> GroupFromFlags(const RunFlags& flags);
+absl::StatusOr<client::AttendOptions> AttendOptionsFromFlags(const RunFlags& flags);
+// "f32", "bf16", "f16" and their other spellings.
+absl::StatusOr<client::DataType> ParseDataType(const std::string& text);
+const char* DataTypeName(client::DataType dtype);
+// What does not go together, or is not there yet.
+absl::Status CheckRunFlags(const RunFlags& flags);
+
+}  // namespace annulus::cli
