@@ -17,8 +17,10 @@
  * CRC32C of every chunk is computed on the producer's buffer and checked by the consumer.
  *
  * Memory of a posted operation belongs to the transport until its completion is reported or
- * `close` has returned. After `abort` every operation of both sides completes with ABORTED (or its
- * own earlier status) within the deadline of a second.
+ * `close` has returned. A missed deadline and a mismatch fail their operation alone; its tag stays
+ * used up. A lost peer, damage and `abort` end the transport: every operation of every rank then
+ * completes with that status (or its own earlier one) within a second, and last_error names the
+ * suspect. Requests may be tested and released after `close`; all of them are complete by then.
  *
  * Thread safety: every function may be called from any thread. isend, irecv, test and abort do not
  * block.
@@ -147,7 +149,7 @@ typedef struct annulusTransportV1 {
   void (*last_error)(annulusTransport* transport, char* text, size_t text_bytes, int32_t* peer);
   /* Aborts if need be, joins threads, frees everything. No operation may be posted any more. */
   void (*close)(annulusTransport* transport);
-  /* Description of the path to a peer: "shm", "tcp", "self". Static string. */
+  /* Description of the path to a peer: "shm", "tcp", "self", "none". Static string. */
   const char* (*path)(annulusTransport* transport, int32_t peer);
 
   /* Since abi_minor 1. Check struct_size before use; may be NULL. */

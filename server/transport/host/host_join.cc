@@ -74,8 +74,16 @@ void HostTransport::SayHello(Link* calling) {
 }
 
 void HostTransport::OnAccept(int listener, bool over_unix) {
-  for (const uint32_t id : reception_.Accept(listener, over_unix, NowNs())) {
-    Watch(reception_.FdOf(id), EventKey(EventKind::kCaller, id), EPOLLIN);
+  std::vector<uint32_t> added;
+  if (!reception_.Accept(listener, over_unix, NowNs(), &added)) {
+    // Nobody can be let in any more; without this the listener would wake us for ever.
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener, nullptr);
+    if (joining_)
+      OnLinkFault(ANNULUS_TRANSPORT_RESOURCE, -1, "no descriptor left to accept a peer");
+  }
+  for (const uint32_t id : added) {
+    const int fd = reception_.FdOf(id);
+    if (fd >= 0) Watch(fd, EventKey(EventKind::kCaller, id), EPOLLIN);
   }
 }
 

@@ -54,19 +54,18 @@ Verdict JudgeGreeting(std::span<const uint8_t, kGreetingBytes> bytes,
   return {.rank = frame.source};
 }
 
-std::vector<uint32_t> Reception::Accept(int listener, bool over_unix, int64_t now_ns) {
-  std::vector<uint32_t> added;
+bool Reception::Accept(int listener, bool over_unix, int64_t now_ns, std::vector<uint32_t>* added) {
   while (true) {
     UniqueFd fd(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd && (errno == EINTR || errno == ECONNABORTED)) continue;
-    if (!fd) return added;
+    if (!fd) return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
     if (over_unix && !SameUser(fd.get())) continue;
     if (callers_.size() >= kCallersMax) callers_.erase(callers_.begin());
     Caller& caller = callers_[next_id_];
     caller.fd = std::move(fd);
     caller.over_unix = over_unix;
     caller.deadline_ns = now_ns + kGreetingNs;
-    added.push_back(next_id_++);
+    added->push_back(next_id_++);
   }
 }
 

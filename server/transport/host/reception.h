@@ -43,8 +43,9 @@ class Reception {
     int64_t deadline_ns = 0;
   };
 
-  // Accepts whoever waits at `listener`; returns the ids of new callers, to be watched for reading.
-  std::vector<uint32_t> Accept(int listener, bool over_unix, int64_t now_ns);
+  // Accepts whoever waits at `listener` and appends the ids of new callers, to be watched for
+  // reading. False when the process has no descriptor or memory left for them.
+  bool Accept(int listener, bool over_unix, int64_t now_ns, std::vector<uint32_t>* added);
   int FdOf(uint32_t id) const;
   // Reads on. The caller once his greeting is complete; nothing while it is not. A caller who hung
   // up is forgotten.
