@@ -6,13 +6,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/compute_plugin.h"
 #include "kernels/numeric.h"
 
 namespace annulus::kernels {
 
-// Bytes of one element; 0 for a value that is no dtype.
+// An enum as the number it was set to. A caller in C may have stored a number that is no
+// enumerator, which C++ must not read as one before it was checked.
+template <typename Enum>
+int RawValue(const Enum& value) {
+  static_assert(sizeof(Enum) == sizeof(int));
+  int raw = 0;
+  std::memcpy(&raw, &value, sizeof(raw));
+  return raw;
+}
+
+// Bytes of one element.
 constexpr size_t DtypeBytes(annulusDtype dtype) {
   switch (dtype) {
     case ANNULUS_F32:

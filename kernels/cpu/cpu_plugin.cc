@@ -17,6 +17,7 @@
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/validate.h"
 #include "kernels/cpu/workspace.h"
+#include "kernels/tensor_view.h"
 #include "server/base/status_macros.h"
 
 struct annulusDevice {
@@ -120,7 +121,7 @@ annulusComputeStatus Supports(annulusDevice* device, annulusDtype dtype, int64_t
                               int64_t query_heads, int64_t kv_heads) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    return cpu::CheckSupports(dtype, head_dim, query_heads, kv_heads);
+    return cpu::CheckSupports(RawValue(dtype), head_dim, query_heads, kv_heads);
   });
 }
 
@@ -234,7 +235,7 @@ annulusComputeStatus Accumulate(annulusStream* stream, float* dst, const void* s
                                 annulusDtype src_dtype, int64_t count) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckAccumulate(dst, src, src_dtype, count));
+    ANNULUS_RETURN_IF_ERROR(cpu::CheckAccumulate(dst, src, RawValue(src_dtype), count));
     cpu::AddInto(dst, src, src_dtype, count);
     return absl::OkStatus();
   });

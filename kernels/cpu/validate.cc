@@ -18,6 +18,10 @@ constexpr int64_t kIndexMax = int64_t{1} << 48;
 
 bool InRange(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 
+bool KnownDtype(int dtype) {
+  return dtype == ANNULUS_F32 || dtype == ANNULUS_BF16 || dtype == ANNULUS_F16;
+}
+
 absl::Status Invalid(absl::string_view what) { return absl::InvalidArgumentError(what); }
 
 std::string ShapeOf(const annulusTensor& t) {
@@ -26,8 +30,8 @@ std::string ShapeOf(const annulusTensor& t) {
 
 absl::Status CheckTensor(absl::string_view name, const annulusTensor* t) {
   if (t == nullptr) return Invalid(absl::StrCat(name, ": null tensor"));
-  if (DtypeBytes(t->dtype) == 0) {
-    return Invalid(absl::StrCat(name, ": unknown dtype ", static_cast<int>(t->dtype)));
+  if (!KnownDtype(RawValue(t->dtype))) {
+    return Invalid(absl::StrCat(name, ": unknown dtype ", RawValue(t->dtype)));
   }
   if (!InRange(t->batch, 0, kIndexMax) || !InRange(t->rows, 0, kIndexMax) ||
       !InRange(t->heads, 1, kIndexMax) || !InRange(t->head_dim, 1, kHeadDimMax)) {
@@ -107,8 +111,9 @@ absl::Status CheckSpans(absl::string_view name, const annulusSpan* spans, size_t
 }
 
 absl::Status CheckMask(const annulusMask& mask, float softmax_scale) {
-  if (mask.kind != ANNULUS_MASK_FULL && mask.kind != ANNULUS_MASK_CAUSAL) {
-    return Invalid(absl::StrCat("mask: unknown kind ", static_cast<int>(mask.kind)));
+  const int kind = RawValue(mask.kind);
+  if (kind != ANNULUS_MASK_FULL && kind != ANNULUS_MASK_CAUSAL) {
+    return Invalid(absl::StrCat("mask: unknown kind ", kind));
   }
   if (!InRange(mask.causal_offset, -kIndexMax, kIndexMax) ||
       !InRange(mask.window_left, -1, 2 * kIndexMax)) {
@@ -134,7 +139,7 @@ absl::Status CheckQkv(const annulusTensor& q, const annulusTensor& k, const annu
   ANNULUS_RETURN_IF_ERROR(CheckTensor("q", &q));
   ANNULUS_RETURN_IF_ERROR(CheckTensor("k", &k));
   ANNULUS_RETURN_IF_ERROR(CheckTensor("v", &v));
-  ANNULUS_RETURN_IF_ERROR(CheckSupports(q.dtype, q.head_dim, q.heads, k.heads));
+  ANNULUS_RETURN_IF_ERROR(CheckSupports(RawValue(q.dtype), q.head_dim, q.heads, k.heads));
   ANNULUS_RETURN_IF_ERROR(CheckSameShape("k", k, "v", v, true));
   if (k.batch != q.batch || k.head_dim != q.head_dim) {
     return Invalid(
@@ -145,11 +150,8 @@ absl::Status CheckQkv(const annulusTensor& q, const annulusTensor& k, const annu
 
 }  // namespace
 
-absl::Status CheckSupports(annulusDtype dtype, int64_t head_dim, int64_t query_heads,
-                           int64_t kv_heads) {
-  if (DtypeBytes(dtype) == 0) {
-    return Invalid(absl::StrCat("unknown dtype ", static_cast<int>(dtype)));
-  }
+absl::Status CheckSupports(int dtype, int64_t head_dim, int64_t query_heads, int64_t kv_heads) {
+  if (!KnownDtype(dtype)) return Invalid(absl::StrCat("unknown dtype ", dtype));
   if (!InRange(head_dim, kHeadDimMin, kHeadDimMax) || head_dim % kHeadDimStep != 0) {
     return Invalid(absl::StrCat("head size ", head_dim, ", expected a multiple of ", kHeadDimStep,
                                 " from ", kHeadDimMin, " to ", kHeadDimMax));
@@ -214,12 +216,10 @@ absl::Status CheckMerge(const annulusTensor* o, const annulusRowStat* lse, const
   return CheckRowStat("lse2", lse2, "o2", *o2);
 }
 
-absl::Status CheckAccumulate(const float* dst, const void* src, annulusDtype src_dtype,
-                             int64_t count) {
+absl::Status CheckAccumulate(const float* dst, const void* src, int src_dtype, int64_t count) {
   if (count < 0) return Invalid(absl::StrCat("accumulate: count ", count));
   if (src_dtype != ANNULUS_F32 && src_dtype != ANNULUS_BF16) {
-    return Invalid(
-        absl::StrCat("accumulate: expected dtype f32 or bf16, got ", DtypeName(src_dtype)));
+    return Invalid(absl::StrCat("accumulate: expected dtype f32 or bf16, got dtype ", src_dtype));
   }
   if (count > 0 && (dst == nullptr || src == nullptr)) return Invalid("accumulate: null memory");
   return absl::OkStatus();

@@ -11,8 +11,8 @@
 
 namespace annulus::kernels::cpu {
 
-absl::Status CheckSupports(annulusDtype dtype, int64_t head_dim, int64_t query_heads,
-                           int64_t kv_heads);
+// dtype: RawValue of one.
+absl::Status CheckSupports(int dtype, int64_t head_dim, int64_t query_heads, int64_t kv_heads);
 absl::Status CheckAttend(const annulusAttendArgs* args);
 absl::Status CheckAttendBackward(const annulusAttendBackwardArgs* args);
 absl::Status CheckReset(const annulusTensor* o, const annulusRowStat* lse);
@@ -20,8 +20,7 @@ absl::Status CheckRowDots(const annulusTensor* d_o, const annulusTensor* o,
                           const annulusRowStat* delta);
 absl::Status CheckMerge(const annulusTensor* o, const annulusRowStat* lse, const annulusTensor* o2,
                         const annulusRowStat* lse2);
-absl::Status CheckAccumulate(const float* dst, const void* src, annulusDtype src_dtype,
-                             int64_t count);
+absl::Status CheckAccumulate(const float* dst, const void* src, int src_dtype, int64_t count);
 absl::Status CheckFinish(const annulusTensor* src, const annulusTensor* dst);
 
 }  // namespace annulus::kernels::cpu
