@@ -218,6 +218,24 @@ absl::Status AttendRequest::Fail(const absl::Status& cause, Executor* executor) 
   return Blame(cause, at);
 }
 
+// Whom the coordinator should look at first; it follows from there who waits for whom.
+int AttendRequest::SuspectOf(const absl::Status& cause, const FailurePoint& at) const {
+  switch (control_->stop_reason()) {
+    case StopReason::kCancelled:
+    case StopReason::kDeadline:
+      return at.rank;  // the caller's doing: no worker is to be shunned for it
+    case StopReason::kHopTimeout:
+      return at.peer;
+    case StopReason::kEpochOver:
+      return -1;
+    case StopReason::kNone:
+      break;
+  }
+  if (absl::IsUnavailable(cause) || absl::IsDataLoss(cause)) return at.peer;
+  // A peer that aborted has its own report to make; this rank only says that it is affected.
+  return absl::IsAborted(cause) ? -1 : at.rank;
+}
+
 void AttendRequest::Report(const absl::Status& cause, const FailurePoint& at) const {
   if (!services_.fault_sink || group_->verdict()) return;
   FaultObservation seen;
@@ -225,10 +243,9 @@ void AttendRequest::Report(const absl::Status& cause, const FailurePoint& at) co
   seen.epoch = group_->assignment().epoch;
   seen.step = at.step;
   seen.request_id = at.request_id;
-  seen.message = std::string(cause.message());
-  const bool peer_failed = absl::IsUnavailable(cause) || absl::IsDataLoss(cause);
-  // A peer that aborted has its own report to make; this rank only says that it is affected.
-  seen.suspect_rank = peer_failed ? at.peer : absl::IsAborted(cause) ? -1 : at.rank;
+  seen.suspect_rank = SuspectOf(cause, at);
+  seen.message = control_->stop_reason() == StopReason::kNone ? std::string(cause.message())
+                                                              : Describe(control_->stop_reason());
   services_.fault_sink(seen);
 }
 
@@ -237,8 +254,7 @@ absl::Status AttendRequest::Blame(const absl::Status& cause, const FailurePoint&
   const GroupAssignment& group = group_->assignment();
   const std::string detail(cause.message());
   if (stop == StopReason::kCancelled) {
-    return LocalStatus(absl::StatusCode::kCancelled, "CANCELLED", -1, group, at,
-                       "its caller cancelled it");
+    return LocalStatus(absl::StatusCode::kCancelled, "CANCELLED", -1, group, at, Describe(stop));
   }
   if (stop == StopReason::kDeadline || absl::IsDeadlineExceeded(cause)) {
     return LocalStatus(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", at.peer, group, at,

@@ -66,6 +66,7 @@ class AttendRequest {
   absl::Status FindResident();
   absl::Status Fail(const absl::Status& cause, Executor* executor);
   absl::Status Blame(const absl::Status& cause, const FailurePoint& at) const;
+  int SuspectOf(const absl::Status& cause, const FailurePoint& at) const;
   void Report(const absl::Status& cause, const FailurePoint& at) const;
   absl::Status KeepResident();
   uint64_t LeasedBytes() const;

@@ -202,19 +202,19 @@ absl::Status Executor::Finish() {
 }
 
 absl::Status Executor::CheckStop() {
-  switch (control_->Poll(NowNs())) {
+  const StopReason reason = control_->Poll(NowNs());
+  switch (reason) {
     case StopReason::kNone:
       return absl::OkStatus();
     case StopReason::kCancelled:
-      return absl::CancelledError("the caller cancelled the request");
+      return absl::CancelledError(Describe(reason));
     case StopReason::kDeadline:
-      return absl::DeadlineExceededError("the request's deadline passed");
+      return absl::DeadlineExceededError(Describe(reason));
     case StopReason::kHopTimeout:
-      return absl::UnavailableError("a hop took longer than the hop timeout");
     case StopReason::kEpochOver:
-      return absl::AbortedError("the group's epoch is over");
+      break;
   }
-  return absl::InternalError("unknown stop reason");
+  return absl::AbortedError(Describe(reason));
 }
 
 absl::Status Executor::Zero(const MemoryRange& range) {

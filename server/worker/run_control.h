@@ -13,6 +13,22 @@ namespace annulus::worker {
 // Why a request is told to stop before its end.
 enum class StopReason { kNone, kCancelled, kDeadline, kHopTimeout, kEpochOver };
 
+inline const char* Describe(StopReason reason) {
+  switch (reason) {
+    case StopReason::kNone:
+      return "it was not told to stop";
+    case StopReason::kCancelled:
+      return "its caller cancelled it";
+    case StopReason::kDeadline:
+      return "its deadline passed";
+    case StopReason::kHopTimeout:
+      return "a hop took longer than the hop timeout";
+    case StopReason::kEpochOver:
+      return "the group's epoch is over";
+  }
+  return "unknown";
+}
+
 // What the thread of a running request and everyone else know of each other: progress one way,
 // the wish to stop the other way. Thread safe, wait-free.
 class RunControl {

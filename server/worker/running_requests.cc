@@ -9,26 +9,6 @@
 #include "server/worker/clock.h"
 
 namespace annulus::worker {
-namespace {
-
-const char* Describe(StopReason reason) {
-  switch (reason) {
-    case StopReason::kNone:
-      return "runs";
-    case StopReason::kCancelled:
-      return "was cancelled by its caller";
-    case StopReason::kDeadline:
-      return "passed its deadline";
-    case StopReason::kHopTimeout:
-      return "waited longer than the hop timeout";
-    case StopReason::kEpochOver:
-      return "lost its epoch";
-  }
-  return "stopped";
-}
-
-}  // namespace
-
 RunningRequests::~RunningRequests() {
   {
     std::lock_guard lock(mutex_);
@@ -112,7 +92,7 @@ void RunningRequests::PollAll() {
     }
   }
   for (const Seen& seen : to_free) {
-    seen.group->Fail(absl::StrCat("request ", seen.request_id, " ", Describe(seen.reason)));
+    seen.group->Fail(absl::StrCat("request ", seen.request_id, " ended: ", Describe(seen.reason)));
   }
 }
 

@@ -356,18 +356,34 @@ double Tensors::LseError() const {
   return kernels::MaxAbsError(Read("lse"), want.lse);
 }
 
-double Tensors::GradientError() const {
+kernels::ReferenceGradients Tensors::WantedGradients() const {
   std::map<std::string, std::vector<float>> floats;
   const kernels::ReferenceInputs inputs = Reference(&floats);
   floats["do"] = Read("do");
   const annulusTensor d_o =
       kernels::ContiguousTensor(floats["do"].data(), ANNULUS_F32, problem_.batch,
                                 problem_.query_length, problem_.query_heads, problem_.head_dim);
-  const auto want = kernels::AttendBackwardReference(
-      inputs, d_o, kernels::AllRows(problem_.query_length), kernels::AllRows(problem_.kv_length));
+  return kernels::AttendBackwardReference(inputs, d_o, kernels::AllRows(problem_.query_length),
+                                          kernels::AllRows(problem_.kv_length));
+}
+
+double Tensors::GradientError() const {
+  const kernels::ReferenceGradients want = WantedGradients();
   return std::max({kernels::RelativeRmse(Read("dq"), want.dq),
                    kernels::RelativeRmse(Read("dk"), want.dk),
                    kernels::RelativeRmse(Read("dv"), want.dv)});
+}
+
+double Tensors::JointGradientError() const {
+  kernels::ReferenceGradients want = WantedGradients();
+  std::vector<float> got = Read("dq");
+  for (const char* name : {"dk", "dv"}) {
+    const std::vector<float> more = Read(name);
+    got.insert(got.end(), more.begin(), more.end());
+  }
+  want.dq.insert(want.dq.end(), want.dk.begin(), want.dk.end());
+  want.dq.insert(want.dq.end(), want.dv.begin(), want.dv.end());
+  return kernels::RelativeRmse(got, want.dq);
 }
 
 }  // namespace annulus::worker::testing

@@ -62,6 +62,8 @@ class TestRing {
   // Moves every engine to a new epoch of the group.
   void Form(uint64_t epoch);
   uint64_t epoch() const { return epoch_; }
+  // The rank's process is gone.
+  void KillEngine(int rank) { engines_[static_cast<size_t>(rank)].reset(); }
   // Makes `plan` known to the engines; returns its digest.
   std::string AddPlan(const ring::Plan& plan);
   int plan_fetches() const;
@@ -121,6 +123,9 @@ class Tensors {
   double ForwardError() const;
   double LseError() const;
   double GradientError() const;  // the largest of dq, dk, dv
+  // Of dq, dk, dv taken as one vector: where a row sees few keys dq and dk are differences that
+  // cancel, and an error relative to them alone says nothing.
+  double JointGradientError() const;
 
  private:
   struct Tensor {
@@ -137,6 +142,7 @@ class Tensors {
   TensorRef Ref(const std::string& name, int rank) const;
   AttendCall Call(const TestRing& ring, const std::string& digest, const std::string& request_id,
                   int rank) const;
+  kernels::ReferenceGradients WantedGradients() const;
   kernels::ReferenceInputs Reference(std::map<std::string, std::vector<float>>* floats) const;
   void ForEachRow(const Tensor& tensor,
                   const std::function<void(int64_t whole_row, uint8_t* data)>& visit) const;
