@@ -95,6 +95,8 @@ void OnHello(Turn& turn, const WorkerHello& hello) {
     return;
   }
   Worker& worker = state.workers[name];
+  // One that was displaced and is accepted after all, its successor being lost, is so for good.
+  std::erase(worker.displaced, hello.identity.incarnation);
   worker.identity = hello.identity;
   worker.live = true;
   worker.session = hello.session;

@@ -346,7 +346,8 @@ ServerUnaryReactor* Service::PreparePlan(CallbackServerContext* context,
   if (!spec.ok()) return Answer(context, "PreparePlan", spec.status());
   ServerUnaryReactor* reactor = context->DefaultReactor();
   CallRecord record(sink_, "PreparePlan");
-  auto answer = [this, reactor, response, record, spec = *spec]() mutable {
+  auto answer = [this, context, reactor, response, record, spec = *spec]() mutable {
+    if (context->IsCancelled()) return reactor->Finish(grpc::Status::CANCELLED);
     bool cached = false;
     const auto plan =
         stopping_ ? absl::StatusOr<coordinator::SharedPlan>(Stopping()) : MakePlan(spec, &cached);

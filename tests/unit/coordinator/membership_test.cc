@@ -57,6 +57,17 @@ TEST(Membership, ANewerIncarnationDisplacesTheOlderForGood) {
   EXPECT_EQ(h.Seen<CloseSession>()[1].status.code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST(Membership, ADisplacedIncarnationMayReturnOnceItsSuccessorIsLost) {
+  Harness h;
+  h.Join("w0", "n0", 1);
+  const SessionId successor = h.Join("w0", "n0", 2);
+  h.Do(WorkerGone{successor});
+  h.Join("w0", "n0", 1);
+  EXPECT_EQ(h.state.workers.at("w0").identity.incarnation, 1u);
+  const SessionId reconnected = h.Join("w0", "n0", 1);
+  EXPECT_EQ(h.state.workers.at("w0").session, reconnected);
+}
+
 TEST(Membership, AZombieComesBackAsANewWorker) {
   Harness h;
   const SessionId first = h.Join("w0", "n0", 7);
