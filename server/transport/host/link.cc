@@ -161,7 +161,7 @@ void Link::Queue(Frame frame, std::span<const uint8_t> payload) {
   out_.Append(payload);
 }
 
-void Link::Broken(annulusTransportStatus status, std::string text) {
+void Link::Broken(annulusTransportStatus status, const std::string& text) {
   broken_ = true;
   owner_->OnLinkFault(status, peer_.source, "peer " + std::to_string(peer_.source) + " " + text);
 }

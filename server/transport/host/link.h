@@ -96,7 +96,7 @@ class Link {
  private:
   // link.cc
   void Queue(Frame frame, std::span<const uint8_t> payload = {});
-  void Broken(annulusTransportStatus status, std::string text);
+  void Broken(annulusTransportStatus status, const std::string& text);
   void Lost(std::string_view how);
   void Finish(const OperationPtr& operation, annulusTransportStatus status);
   bool live() const { return state_ == State::kGreeting || state_ == State::kUp; }
