@@ -36,10 +36,9 @@ void DeclareAddresses(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
   app.add_option("--data-address", flags.data_address,
                  "numeric address on which peers of other hosts reach the transport")
       ->capture_default_str();
-  app.add_option(
-      "--region-socket", flags.region_socket,
-      "path of the UNIX socket that takes memory regions; @NAME: abstract (default: in a "
-      "private directory of its own)");
+  app.add_option("--region-socket", flags.region_socket,
+                 "path of the UNIX socket that takes memory regions; @NAME: abstract (default: "
+                 "abstract, with a random name)");
   app.add_option("--port-file", flags.port_file,
                  "write the addresses in use to this file, as JSON, once serving");
 }

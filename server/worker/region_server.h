@@ -13,8 +13,9 @@
 namespace annulus::worker {
 
 struct RegionServerOptions {
-  // Path of the UNIX socket. "": a socket in a private directory of its own, removed with the
-  // server. "@name": an abstract socket, which lives in the network namespace.
+  // Path of the UNIX socket. "@name": an abstract socket, which lives in the network namespace and
+  // leaves no file. "": an abstract one with a random name. A client in another network namespace
+  // needs a path that both see.
   std::string path;
   // The only user whose connections are served.
   std::optional<uid_t> allowed_uid;  // default: the effective user of this process

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/unix_listener.h"
 
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -8,10 +9,10 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
 
@@ -67,14 +68,13 @@ absl::Status RemoveStaleSocket(const std::string& path, const Address& address) 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> MakePrivateDirectory() {
-  const char* base = std::getenv("XDG_RUNTIME_DIR");
-  if (base == nullptr || access(base, W_OK) != 0) base = "/tmp";
-  std::string directory = absl::StrCat(base, "/annulus-XXXXXX");
-  if (mkdtemp(directory.data()) == nullptr) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("mkdtemp ", directory));
+// Abstract, so that nothing is left behind however this process ends.
+absl::StatusOr<std::string> RandomName() {
+  char bits[16];
+  if (getrandom(bits, sizeof(bits), 0) != static_cast<ssize_t>(sizeof(bits))) {
+    return absl::ErrnoToStatus(errno, "getrandom");
   }
-  return directory;
+  return absl::StrCat("@annulus-", absl::BytesToHexString(absl::string_view(bits, sizeof(bits))));
 }
 
 }  // namespace
@@ -88,8 +88,7 @@ absl::StatusOr<UnixListener> UnixListener::Create(const std::string& path) {
   UnixListener listener;
   listener.path_ = path;
   if (path.empty()) {
-    ANNULUS_ASSIGN_OR_RETURN(listener.directory_, MakePrivateDirectory());
-    listener.path_ = absl::StrCat(listener.directory_, "/regions.sock");
+    ANNULUS_ASSIGN_OR_RETURN(listener.path_, RandomName());
   }
   const std::string name = listener.path_;
   ANNULUS_ASSIGN_OR_RETURN(const Address address, MakeAddress(name));
@@ -116,7 +115,6 @@ absl::StatusOr<UnixListener> UnixListener::Create(const std::string& path) {
 UnixListener::~UnixListener() {
   // Only what was bound here is ours to remove.
   if (fd_.valid() && !path_.empty() && path_[0] != '@') unlink(path_.c_str());
-  if (!directory_.empty()) rmdir(directory_.c_str());
 }
 
 }  // namespace annulus::worker

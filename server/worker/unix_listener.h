@@ -29,12 +29,12 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-// A listening UNIX stream socket and what it left in the file system, which goes with it.
+// A listening UNIX stream socket; the file that it may have in the file system goes with it.
 class UnixListener {
  public:
-  // "": in a fresh private directory (mode 0700); "@name": abstract; else that path (mode 0600). A
-  // socket that nobody serves any more is replaced. INVALID_ARGUMENT: the path does not fit into a
-  // socket address. ALREADY_EXISTS: the path is served, or is not a socket.
+  // "": abstract, with a random name; "@name": abstract; else that path (mode 0600). A socket that
+  // nobody serves any more is replaced. INVALID_ARGUMENT: the path does not fit into a socket
+  // address. ALREADY_EXISTS: the path is served, or is not a socket.
   static absl::StatusOr<UnixListener> Create(const std::string& path);
 
   UnixListener(UnixListener&&) = default;
@@ -49,7 +49,6 @@ class UnixListener {
 
   UniqueFd fd_;
   std::string path_;
-  std::string directory_;  // ours to remove; "" if none
 };
 
 }  // namespace annulus::worker

@@ -22,6 +22,7 @@
 
 #include "server/base/region_protocol.h"
 #include "server/worker/unix_listener.h"
+#include "tests/support/temp_folder.h"
 #include "tests/unit/worker/test_ring.h"
 
 namespace annulus::worker {
@@ -29,6 +30,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using testing::TestRing;
+using testing_support::TempFolder;
 
 constexpr uint64_t kBytes = 1 << 16;
 
@@ -319,15 +321,20 @@ TEST_F(RegionServerTest, ConnectionsAndRegionsAreBounded) {
   EXPECT_TRUE(second.AtEnd());
 }
 
-TEST_F(RegionServerTest, PrivateSocketIsForThisUserAndGoesWithTheServer) {
-  const std::filesystem::path path = server_->path();
+TEST_F(RegionServerTest, NamedSocketIsForThisUserAndGoesWithTheServer) {
+  const TempFolder folder;
+  RegionServerOptions options;
+  options.path = folder.File("regions.sock");
+  Start(options);
   struct stat info {};
-  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  ASSERT_EQ(stat(options.path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
-  ASSERT_EQ(stat(path.parent_path().c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0700u);
+  {
+    RawClient client(server_->path());
+    EXPECT_TRUE(client.Ask(Add(1), {Memfd(kBytes, true).get()}).ok());
+  }
   server_.reset();
-  EXPECT_FALSE(std::filesystem::exists(path.parent_path()));
+  EXPECT_FALSE(std::filesystem::exists(options.path));
 }
 
 TEST_F(RegionServerTest, AbstractSocketServesToo) {
@@ -341,8 +348,8 @@ TEST_F(RegionServerTest, AbstractSocketServesToo) {
 }
 
 TEST_F(RegionServerTest, PathIsTakenOverOnlyFromTheDead) {
-  const std::filesystem::path folder = std::filesystem::path(server_->path()).parent_path();
-  const std::string path = folder / "named.sock";
+  const TempFolder folder;
+  const std::string path = folder.File("named.sock");
   {
     const auto first = UnixListener::Create(path);
     ASSERT_TRUE(first.ok()) << first.status();
