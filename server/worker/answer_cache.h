@@ -24,7 +24,8 @@ namespace annulus::worker {
 //   - other content: ABORTED, reason REQUEST_ID_REUSED;
 //   - the first failed before it had begun (no transfer posted, no output written): it runs as if
 //     it were the first, since nothing happened;
-//   - the first failed after it had begun: the same error, for its epoch is over;
+//   - the first failed after it had begun: the same error, for its epoch is over (a group of one
+//     has no epoch to lose, so there it runs again);
 //   - at a later epoch: it runs again, on every rank. A rank that had answered at the old epoch
 //   must
 //     take part, or its peers would wait for it; the same inputs give the same bytes.

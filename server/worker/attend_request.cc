@@ -157,7 +157,7 @@ absl::StatusOr<AttendAnswer> AttendRequest::Run() {
   began_ = executor.began();
   if (!ran.ok()) return Fail(ran, &executor);
   if (call_.retain) ANNULUS_RETURN_IF_ERROR(KeepResident());
-  if (inputs_.resident != nullptr) session_->DropRetained(call_.forward_request_id);
+  if (inputs_.program->backward) session_->DropRetained(call_.forward_request_id);
   AttendAnswer answer;
   for (const Operand& operand : operands_) {
     const bool wrote = operand.use == Session::Use::kOutput;
@@ -194,7 +194,8 @@ uint64_t AttendRequest::LeasedBytes() const {
   for (const Operand& operand : operands_) {
     if (operand.resolved.held != nullptr) continue;
     const int64_t tokens = ring::TokenCount(operand.of_queries ? shard.q : shard.kv);
-    bytes += static_cast<uint64_t>(operand.placed->batch * tokens * operand.placed->row_bytes());
+    const PlacedTensor& tensor = *operand.placed;
+    bytes += DenseBytes(tensor.batch, tokens, tensor.heads, tensor.head_dim, tensor.dtype);
   }
   return bytes;
 }

@@ -196,9 +196,10 @@ absl::StatusOr<AttendAnswer> EngineImpl::Attend(const AttendCall& call) {
                  answers_.Begin(call.fence, call.content_hash, call.deadline_ns, call.cancelled)) {
     result = *std::move(earlier);
   } else {
+    const bool alone = (*group)->assignment().size == 1;
     bool began = false;
     result = RunFirst(call, *std::move(group), &timeline, &began);
-    answers_.Finish(call.fence, result, result.ok() || began);
+    answers_.Finish(call.fence, result, result.ok() || (began && !alone));
   }
   if (EngineObserver* observer = observer_) {
     observer->OnRequest(call, result.status(), result.ok() ? *result : AttendAnswer{}, timeline);
@@ -214,10 +215,11 @@ absl::StatusOr<AttendAnswer> EngineImpl::RunFirst(const AttendCall& call,
       return VerdictStatus(*verdict,
                            {.rank = group->assignment().rank, .request_id = call.fence.request_id});
     }
-    return WithFaultInfo(
-        absl::UnavailableError(absl::StrCat("group ", call.fence.group, " at epoch ",
-                                            call.fence.epoch, " is not connected")),
-        {"GROUP_NOT_READY", {}});
+    const bool over = group->state() == Group::State::kOver;
+    return WithFaultInfo(absl::UnavailableError(absl::StrCat(
+                             "group ", call.fence.group, " at epoch ", call.fence.epoch,
+                             over ? " is over" : " is not connected")),
+                         {over ? "EPOCH_OVER" : "GROUP_NOT_READY", {}});
   }
   ANNULUS_ASSIGN_OR_RETURN(auto session, sessions_.Find(call.session_id));
   auto control = std::make_shared<RunControl>(call.deadline_ns, call.cancelled);

@@ -123,7 +123,9 @@ absl::Status Executor::Complete(int id, int step) {
   const TransferOp& op = program_.transfers[static_cast<size_t>(id)];
   const int64_t start = posted.request.Done() ? 0 : NowNs();
   if (start != 0) {
-    control_->BeginWait(op.peer, start + SecondsToNs(options_.hop_timeout_seconds));
+    const bool bounded = control_->deadline_ns() < kNever;
+    control_->BeginWait(op.peer,
+                        bounded ? kNever : start + SecondsToNs(options_.hop_timeout_seconds));
   }
   const transport::Completion done =
       transport_->Wait(absl::MakeConstSpan(&posted.request, 1)).front();

@@ -82,6 +82,11 @@ absl::StatusOr<TensorRef> CheckTensorRef(const TensorRef& ref, const TensorShape
                static_cast<Int128>(ref.rows - 1) * dense.row_stride +
                static_cast<Int128>(shape.heads - 1) * dense.head_stride + inner;
   }
+  // A view of more elements than there are would cost more work than its memory is worth.
+  const Int128 bytes = Int128{shape.batch} * ref.rows * shape.heads * inner * element_bytes;
+  if (bytes > static_cast<Int128>(memory_bytes)) {
+    return Refuse(shape, "has more elements than its memory of ", memory_bytes, " bytes");
+  }
   const Int128 end = static_cast<Int128>(offset) + elements * element_bytes;
   if (end > static_cast<Int128>(memory_bytes)) {
     return Refuse(shape, "ends ", static_cast<uint64_t>(end - memory_bytes),

@@ -35,7 +35,8 @@ struct TensorShape {
 // input overflows.
 //
 // Strides: all 0 stands for dense. Else each dimension of more than one index must step over at
-// least head_dim elements (LSE: heads next to each other, rows over at least `heads`).
+// least head_dim elements (LSE: heads next to each other, rows over at least `heads`), and the
+// tensor has no more elements than its memory: views that overlap themselves are refused.
 absl::StatusOr<TensorRef> CheckTensorRef(const TensorRef& ref, const TensorShape& shape,
                                          uint64_t offset, uint64_t memory_bytes);
 
