@@ -31,6 +31,20 @@ bool IsRefusal(const absl::Status& status) {
   }
 }
 
+// What to do about a failure, by its reason; "" where nothing general can be said.
+const char* AdviceFor(const std::string& reason) {
+  if (reason == "MEMORY_LIMIT") {
+    return "raise the workers' memory limit (--memory-limit) or spread the sequence over more "
+           "ranks";
+  }
+  if (reason == "NOT_ENOUGH_WORKERS") return "start more workers or ask for fewer ranks";
+  if (reason == "TOO_MANY_REQUESTS") return "try again later";
+  if (reason == "WORKER_LOST" || reason == "WORKER_SILENT" || reason == "WORKER_UNREACHABLE") {
+    return "nothing was written; run again once the worker is back or replaced";
+  }
+  return "";
+}
+
 }  // namespace
 
 absl::Status UsageError(const absl::Status& status) {
@@ -59,7 +73,8 @@ int Fail(const absl::Status& status) {
     for (const auto& [key, value] : detail->metadata) {
       absl::StrAppend(&text, ", ", key, " ", value);
     }
-    absl::StrAppend(&text, "\n");
+    const std::string advice = AdviceFor(detail->reason);
+    absl::StrAppend(&text, "\n", advice.empty() ? "" : "  ", advice, advice.empty() ? "" : "\n");
   }
   std::fputs(text.c_str(), stderr);
   return code;

@@ -109,6 +109,7 @@ void AddErrors(const RunResult& result, Json* report) {
   }
   out["verification"] = {{"passed", verified.passed()},
                          {"sampled", verified.sampled},
+                         {"gradients_of_stored_state", verified.gradients_of_stored_state},
                          {"seconds", verified.seconds},
                          {"checks", std::move(checks)}};
 }

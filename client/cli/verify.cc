@@ -8,7 +8,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cli/element_types.h"
-#include "client/cli/sampled_gradients.h"
+#include "client/cli/stored_state_gradients.h"
 #include "kernels/reference/error_metrics.h"
 #include "kernels/reference/reference.h"
 #include "kernels/tensor_view.h"
@@ -76,10 +76,10 @@ class Verifier {
     const absl::Time start = absl::Now();
     CheckForward();
     if (flags_.backward) {
-      if (WholeBackwardFits()) {
+      if (WholeBackwardFits() && problem_.dtype == client::DataType::kF32) {
         CheckGradients();
       } else {
-        CheckSampledGradients();
+        CheckStoredStateGradients();
       }
     }
     for (const Check& check : out_.checks) {
@@ -126,20 +126,22 @@ class Verifier {
     Add("dv", tensors_.dv, want.key_rows, want.dv);
   }
 
-  void CheckSampledGradients() {
-    const auto queries = Sample(problem_.query_length, 5 * RowCost(problem_.kv_length));
-    const kernels::ReferenceGradients want =
-        kernels::AttendBackwardReference(inputs_, View(tensors_.d_o), queries, {});
+  void CheckStoredStateGradients() {
+    const bool whole = WholeBackwardFits();
+    const auto queries = whole ? kernels::AllRows(problem_.query_length)
+                               : Sample(problem_.query_length, 4 * RowCost(problem_.kv_length));
+    const auto keys = whole ? kernels::AllRows(problem_.kv_length)
+                            : Sample(problem_.kv_length, 4 * RowCost(problem_.query_length));
+    const StoredState state{inputs_.q,          inputs_.k,
+                            inputs_.v,          View(tensors_.o),
+                            View(tensors_.d_o), tensors_.lse.as<float>(),
+                            inputs_.mask,       inputs_.softmax_scale,
+                            inputs_.threads};
+    const StoredStateGradients want = GradientsFromStoredState(state, queries, keys);
     Add("dq", tensors_.dq, queries, want.dq);
-    const auto keys = Sample(problem_.kv_length, 6 * RowCost(problem_.query_length));
-    KeyGradientInputs from{inputs_.q,          inputs_.k,
-                           inputs_.v,          View(tensors_.o),
-                           View(tensors_.d_o), tensors_.lse.as<float>(),
-                           inputs_.mask,       inputs_.softmax_scale,
-                           inputs_.threads};
-    const KeyGradients sums = SampledKeyGradients(from, keys);
-    Add("dk", tensors_.dk, keys, sums.dk);
-    Add("dv", tensors_.dv, keys, sums.dv);
+    Add("dk", tensors_.dk, keys, want.dk);
+    Add("dv", tensors_.dv, keys, want.dv);
+    out_.gradients_of_stored_state = true;
   }
 
   void Add(const char* name, const client::Tensor& got, const std::vector<int64_t>& rows,

@@ -8,6 +8,7 @@
 #include "client/src/proto_convert.h"
 #include "client/src/request_id.h"
 #include "client/src/tensor_factory.h"
+#include "client/src/verdict.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::client {

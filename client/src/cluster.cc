@@ -18,6 +18,21 @@ constexpr size_t kThreadsMax = 8;
 constexpr size_t kPlansMax = 1024;
 // A worker that we cannot reach may be well in the coordinator's eyes, and no later epoch comes.
 constexpr absl::Duration kNextEpochWait = absl::Seconds(5);
+// The coordinator learns of a silent worker about when we do.
+constexpr absl::Duration kVerdictWait = absl::Seconds(1);
+constexpr absl::Duration kVerdictPoll = absl::Milliseconds(50);
+// A worker that was there a moment ago and does not answer in this time is taken for lost.
+constexpr absl::Duration kSessionTimeout = absl::Milliseconds(1500);
+
+absl::Status FromFault(const v1::GroupFault& fault) {
+  return WithFaultInfo(absl::UnavailableError(fault.message()),
+                       {.reason = fault.reason(),
+                        .metadata = {{"rank", absl::StrCat(fault.culprit_rank())},
+                                     {"worker", fault.culprit_worker()},
+                                     {"step", absl::StrCat(fault.step())},
+                                     {"group", fault.group()},
+                                     {"epoch", absl::StrCat(fault.epoch())}}});
+}
 
 }  // namespace
 
@@ -118,6 +133,20 @@ absl::Status Cluster::DeleteGroup(const std::string& name, absl::Time deadline) 
   return coordinator_->DeleteGroup(name, deadline);
 }
 
+absl::Status Cluster::Explain(const absl::Status& status, const std::string& group,
+                              uint64_t epoch) {
+  const absl::Time until = absl::Now() + kVerdictWait;
+  while (absl::Now() < until) {
+    const auto now = coordinator_->GetGroup(group, until);
+    if (!now.ok()) return status;
+    if (now->last_fault().epoch() == epoch && !now->last_fault().reason().empty()) {
+      return FromFault(now->last_fault());
+    }
+    absl::SleepFor(kVerdictPoll);
+  }
+  return status;
+}
+
 void Cluster::InvalidateGroup(const std::string& name, uint64_t epoch, bool epoch_over) {
   absl::MutexLock lock(&mutex_);
   const auto known = groups_.find(name);
@@ -158,8 +187,9 @@ absl::StatusOr<std::shared_ptr<WorkerLink>> Cluster::Link(const v1::GroupMember&
       return known->second.link;
     }
   }
-  auto link = WorkerLink::Open(member.address(), options_.client_name,
-                               std::min(deadline, absl::Now() + options_.connect_timeout));
+  const absl::Time until =
+      std::min(deadline, absl::Now() + std::min(options_.connect_timeout, kSessionTimeout));
+  auto link = WorkerLink::Open(member.address(), options_.client_name, until);
   if (!link.ok()) {
     return ChooseVerdict({{member.rank(), member.worker(), link.status()}});
   }

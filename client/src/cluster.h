@@ -48,6 +48,9 @@ class Cluster {
   // A group ensured before; asks for its next epoch if the last one ended. NOT_FOUND otherwise.
   absl::StatusOr<v1::Group> FindGroup(const std::string& name, absl::Time deadline);
   absl::Status DeleteGroup(const std::string& name, absl::Time deadline);
+  // `status`, or the coordinator's word on who ended the epoch if it comes within a second: for a
+  // failure that only says that a worker cannot be reached.
+  absl::Status Explain(const absl::Status& status, const std::string& group, uint64_t epoch);
   // What was known of the group no longer holds. `epoch_over`: wait for a later epoch than this.
   void InvalidateGroup(const std::string& name, uint64_t epoch, bool epoch_over);
 

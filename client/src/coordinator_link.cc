@@ -56,6 +56,12 @@ absl::StatusOr<v1::Group> CoordinatorLink::EnsureGroup(const v1::EnsureGroupRequ
                                                  deadline);
 }
 
+absl::StatusOr<v1::Group> CoordinatorLink::GetGroup(const std::string& name, absl::Time deadline) {
+  v1::GetGroupRequest request;
+  request.set_name(name);
+  return Call<v1::GetGroupRequest, v1::Group>(&v1::Coordinator::Stub::GetGroup, request, deadline);
+}
+
 absl::Status CoordinatorLink::DeleteGroup(const std::string& name, absl::Time deadline) {
   v1::DeleteGroupRequest request;
   request.set_name(name);

@@ -21,6 +21,7 @@ class CoordinatorLink {
   ~CoordinatorLink();
 
   absl::StatusOr<v1::Group> EnsureGroup(const v1::EnsureGroupRequest& request, absl::Time deadline);
+  absl::StatusOr<v1::Group> GetGroup(const std::string& name, absl::Time deadline);
   absl::Status DeleteGroup(const std::string& name, absl::Time deadline);
   absl::StatusOr<v1::ListGroupsResponse> ListGroups(absl::Time deadline);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(absl::Time deadline);

@@ -14,6 +14,7 @@ namespace annulus::client {
 namespace {
 
 constexpr size_t kFreeRegionsMax = 18;  // two calls of nine operands
+constexpr absl::Duration kLeaseTimeout = absl::Seconds(2);
 constexpr absl::Duration kCleanupTimeout = absl::Milliseconds(500);
 
 std::string TensorId(const RankCall& call, Role role) {
@@ -86,7 +87,7 @@ absl::Status DataPlane::LeaseAll(const RankCall& call, absl::Time deadline) cons
   for (const Shared& shared : shared_) {
     ANNULUS_RETURN_IF_ERROR(
         call.link->leases().Ensure(shared.region->identity(), shared.region->size(),
-                                   std::min(deadline, absl::Now() + absl::Seconds(2))));
+                                   std::min(deadline, absl::Now() + kLeaseTimeout)));
   }
   return absl::OkStatus();
 }
@@ -106,8 +107,9 @@ absl::Status DataPlane::ChoosePaths(const std::vector<RankCall>& calls, absl::Ti
     const absl::Status leased = LeaseAll(calls[i], deadline);
     if (leased.ok()) {
       paths_[i] = DataPath::kMemfd;
-    } else if (absl::IsResourceExhausted(leased)) {
-      return NameRank(calls[i], leased);
+    } else if (absl::IsResourceExhausted(leased) || absl::IsUnavailable(leased) ||
+               absl::IsDeadlineExceeded(leased)) {
+      return NameRank(calls[i], leased);  // another path would not help
     } else if (job_.options.data_path == DataPath::kMemfd) {
       return NameRank(calls[i], absl::FailedPreconditionError(absl::StrCat(
                                     "memory cannot be shared with this worker (", leased.message(),

@@ -106,8 +106,13 @@ class Attempt {
                        [](const RankAnswer& answer) { return KnownQuiet(answer.outcome.status); });
   }
 
-  // Forgets what the failure makes doubtful.
-  absl::Status Failed(const absl::Status& status) {
+  // Forgets what the failure makes doubtful, and asks who is to blame where we only know that a
+  // worker is gone.
+  absl::Status Failed(const absl::Status& failure) {
+    const auto info = GetFaultInfo(failure);
+    const absl::Status status = info && info->reason == "WORKER_UNREACHABLE"
+                                    ? cluster_->Explain(failure, group_.name(), group_.epoch())
+                                    : failure;
     if (absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status)) return status;
     cluster_->InvalidateGroup(group_.name(), group_.epoch(), EndsEpoch(status));
     if (absl::IsNotFound(status)) cluster_->ForgetPlans();

@@ -19,25 +19,32 @@ namespace {
 
 constexpr uint32_t kAdd = 1;
 constexpr uint32_t kRemove = 2;
+constexpr int64_t kAliveCheckMs = 50;
 
-// Waits until the socket is ready; false at the deadline.
-bool WaitFor(int fd, short events, absl::Time deadline) {
+// How long an exchange may last and who says that it is in vain.
+struct Patience {
+  absl::Time deadline;
+  const std::function<bool()>& alive;
+};
+
+// Waits until the socket is ready; false at the deadline, or when the session has ended.
+bool WaitFor(int fd, short events, const Patience& patience) {
   while (true) {
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
-    if (left_ms <= 0) return false;
+    const int64_t left_ms = absl::ToInt64Milliseconds(patience.deadline - absl::Now());
+    if (left_ms <= 0 || !patience.alive()) return false;
     pollfd entry{.fd = fd, .events = events, .revents = 0};
-    const int ready = poll(&entry, 1, static_cast<int>(std::min<int64_t>(left_ms, 1000)));
+    const int ready = poll(&entry, 1, static_cast<int>(std::min(left_ms, kAliveCheckMs)));
     if (ready > 0) return true;
     if (ready < 0 && errno != EINTR) return false;
   }
 }
 
 // Sends the whole request; the descriptor, if any, travels with its first byte.
-bool SendRequest(int fd, const RegionRequest& request, int passed_fd, absl::Time deadline) {
+bool SendRequest(int fd, const RegionRequest& request, int passed_fd, const Patience& patience) {
   const char* bytes = reinterpret_cast<const char*>(&request);
   size_t sent = 0;
   while (sent < sizeof(request)) {
-    if (!WaitFor(fd, POLLOUT, deadline)) return false;
+    if (!WaitFor(fd, POLLOUT, patience)) return false;
     iovec part{.iov_base = const_cast<char*>(bytes + sent), .iov_len = sizeof(request) - sent};
     msghdr message{};
     message.msg_iov = &part;
@@ -59,11 +66,11 @@ bool SendRequest(int fd, const RegionRequest& request, int passed_fd, absl::Time
   return true;
 }
 
-bool ReceiveReply(int fd, RegionReply* reply, absl::Time deadline) {
+bool ReceiveReply(int fd, RegionReply* reply, const Patience& patience) {
   char* bytes = reinterpret_cast<char*>(reply);
   size_t received = 0;
   while (received < sizeof(*reply)) {
-    if (!WaitFor(fd, POLLIN, deadline)) return false;
+    if (!WaitFor(fd, POLLIN, patience)) return false;
     const ssize_t count = recv(fd, bytes + received, sizeof(*reply) - received, MSG_DONTWAIT);
     if (count == 0) return false;
     if (count > 0) received += static_cast<size_t>(count);
@@ -74,19 +81,21 @@ bool ReceiveReply(int fd, RegionReply* reply, absl::Time deadline) {
 
 }  // namespace
 
-RegionLeases::RegionLeases(std::string socket_path, std::string session_id)
-    : socket_path_(std::move(socket_path)), session_id_(std::move(session_id)) {}
+RegionLeases::RegionLeases(std::string socket_path, std::string session_id,
+                           std::function<bool()> alive)
+    : socket_path_(std::move(socket_path)),
+      session_id_(std::move(session_id)),
+      alive_(std::move(alive)) {}
 
 RegionLeases::~RegionLeases() {
   absl::MutexLock lock(&mutex_);
   if (socket_ >= 0) close(socket_);
 }
 
-absl::Status RegionLeases::BrokenLocked(const std::string& what) {
+void RegionLeases::DropLocked() {
   if (socket_ >= 0) close(socket_);
   socket_ = -1;
   leased_.clear();
-  return absl::UnavailableError(absl::StrCat("the worker's region socket ", what));
 }
 
 absl::Status RegionLeases::ConnectLocked() {
@@ -96,16 +105,19 @@ absl::Status RegionLeases::ConnectLocked() {
   // A leading '@' names a socket of the abstract namespace.
   const bool abstract_name = !socket_path_.empty() && socket_path_[0] == '@';
   if (socket_path_.empty() || socket_path_.size() >= sizeof(address.sun_path)) {
-    return absl::UnavailableError("the worker names no region socket");
+    return absl::NotFoundError("the worker names no region socket");
   }
   std::memcpy(address.sun_path, socket_path_.data(), socket_path_.size());
   if (abstract_name) address.sun_path[0] = '\0';
   const size_t length = offsetof(sockaddr_un, sun_path) + socket_path_.size() + !abstract_name;
   socket_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (socket_ < 0) return BrokenLocked("cannot be opened");
+  if (socket_ < 0) return absl::ResourceExhaustedError("no socket to be had");
   if (connect(socket_, reinterpret_cast<const sockaddr*>(&address),
               static_cast<socklen_t>(length)) != 0) {
-    return BrokenLocked(absl::StrCat("is not to be reached from here: ", std::strerror(errno)));
+    const std::string reason = std::strerror(errno);
+    DropLocked();
+    return absl::NotFoundError(
+        absl::StrCat("the worker's region socket is not to be reached from here: ", reason));
   }
   return absl::OkStatus();
 }
@@ -120,10 +132,15 @@ absl::Status RegionLeases::ExchangeLocked(uint32_t op, uint64_t id, uint64_t gen
   std::memcpy(request.session_id, session_id_.data(),
               std::min(session_id_.size(), sizeof(request.session_id)));
   RegionReply reply;
-  if (!SendRequest(socket_, request, fd, deadline) || !ReceiveReply(socket_, &reply, deadline)) {
-    return BrokenLocked("does not answer");
+  const Patience patience{deadline, alive_};
+  if (!SendRequest(socket_, request, fd, patience) || !ReceiveReply(socket_, &reply, patience)) {
+    DropLocked();
+    return absl::UnavailableError("the worker does not answer on its region socket");
   }
-  if (reply.magic != RegionReply{}.magic) return BrokenLocked("answers in another protocol");
+  if (reply.magic != RegionReply{}.magic) {
+    DropLocked();
+    return absl::NotFoundError("the region socket speaks another protocol");
+  }
   if (reply.code == 0) return absl::OkStatus();
   reply.message[sizeof(reply.message) - 1] = '\0';
   return absl::Status(static_cast<absl::StatusCode>(reply.code),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -17,14 +18,16 @@ namespace annulus::client {
 // (server/base/region_protocol.h). Thread safe. Every exchange has a deadline.
 class RegionLeases {
  public:
-  // Does not connect yet. `session_id`: 32 hex characters.
-  RegionLeases(std::string socket_path, std::string session_id);
+  // Does not connect yet. `session_id`: 32 hex characters. `alive` says whether the session stands;
+  // an exchange ends soon after it does not.
+  RegionLeases(std::string socket_path, std::string session_id, std::function<bool()> alive);
   ~RegionLeases();
   RegionLeases(const RegionLeases&) = delete;
   RegionLeases& operator=(const RegionLeases&) = delete;
 
   // The worker holds the region when this returns OK; costs nothing when it does already.
-  // UNAVAILABLE: no such socket here, or nobody answers; else the worker's refusal.
+  // NOT_FOUND: no such socket here, as on another host. UNAVAILABLE: the worker does not answer.
+  // Else the worker's refusal.
   absl::Status Ensure(const Region::Identity& region, size_t bytes, absl::Time deadline);
   // Best effort, within a quarter of a second: what cannot be removed goes with the session.
   void Remove(uint64_t region_id);
@@ -33,10 +36,11 @@ class RegionLeases {
   absl::Status ConnectLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ExchangeLocked(uint32_t op, uint64_t id, uint64_t generation, uint64_t bytes, int fd,
                               absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status BrokenLocked(const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string socket_path_;
   const std::string session_id_;
+  const std::function<bool()> alive_;
   absl::Mutex mutex_;
   int socket_ ABSL_GUARDED_BY(mutex_) = -1;
   std::map<uint64_t, uint64_t> leased_ ABSL_GUARDED_BY(mutex_);  // id -> generation

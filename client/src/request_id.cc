@@ -22,7 +22,7 @@ uint64_t RandomBits() {
 }
 
 std::string NewRequestId() {
-  const uint64_t high = (RandomBits() & ~0xf000u) | 0x4000u;
+  const uint64_t high = (RandomBits() & ~uint64_t{0xf000}) | 0x4000;
   const uint64_t low = (RandomBits() >> 2) | (uint64_t{1} << 63);
   return absl::StrFormat("%08x-%04x-%04x-%04x-%012x", high >> 32, (high >> 16) & 0xffff,
                          high & 0xffff, low >> 48, low & 0xffffffffffffu);

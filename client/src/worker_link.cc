@@ -3,10 +3,9 @@
 
 #include <grpcpp/client_context.h>
 
-#include <atomic>
-
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "annulus/v1/worker.grpc.pb.h"
 #include "client/src/channel.h"
 #include "client/src/status_codec.h"
@@ -18,13 +17,15 @@ namespace {
 
 constexpr int kStreamAttempts = 3;
 
-// The session's stream: one message each way, then open until either side goes. Keeps itself until
-// gRPC is done with it.
+// What gRPC calls back on may not drop the last reference to a channel: it would join the thread it
+// runs on. So contexts, which hold one, are released before anybody who waits is told.
+
+// The session's stream: one message each way, then open until either side goes. Whoever started it
+// calls Close before the last reference goes.
 class SessionStream : public grpc::ClientBidiReactor<v1::SessionMessage, v1::SessionOpened> {
  public:
-  static std::shared_ptr<SessionStream> Start(v1::Worker::Stub* stub, const std::string& client) {
-    auto stream = std::make_shared<SessionStream>();
-    stream->self_ = stream;
+  static std::unique_ptr<SessionStream> Start(v1::Worker::Stub* stub, const std::string& client) {
+    auto stream = std::make_unique<SessionStream>();
     stream->hello_.set_client(client.substr(0, 64));
     stub->async()->Session(&stream->context_, stream.get());
     stream->StartWrite(&stream->hello_);
@@ -48,7 +49,11 @@ class SessionStream : public grpc::ClientBidiReactor<v1::SessionMessage, v1::Ses
     absl::MutexLock lock(&mutex_);
     return opened_ && !ended_;
   }
-  void Close() { context_.TryCancel(); }
+  // Ends the stream and waits until gRPC is done with it, which needs no answer from the worker.
+  void Close() {
+    context_.TryCancel();
+    done_.WaitForNotification();
+  }
 
   void OnReadDone(bool ok) override {
     if (!ok) {  // the reason comes with OnDone
@@ -64,17 +69,19 @@ class SessionStream : public grpc::ClientBidiReactor<v1::SessionMessage, v1::Ses
     StartRead(&incoming_);
   }
   void OnDone(const grpc::Status& status) override {
-    std::shared_ptr<SessionStream> last = std::move(self_);
-    absl::MutexLock lock(&mutex_);
-    status_ = FromGrpcStatus(status);
-    ended_ = true;
+    {
+      absl::MutexLock lock(&mutex_);
+      status_ = FromGrpcStatus(status);
+      ended_ = true;
+    }
+    done_.Notify();
   }
 
  private:
   grpc::ClientContext context_;
   v1::SessionMessage hello_;
   v1::SessionOpened incoming_;
-  std::shared_ptr<SessionStream> self_;
+  absl::Notification done_;
   mutable absl::Mutex mutex_;
   bool opened_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
@@ -84,11 +91,30 @@ class SessionStream : public grpc::ClientBidiReactor<v1::SessionMessage, v1::Ses
 
 class AttendInFlight : public PendingAttend {
  public:
-  void Cancel() override { context.TryCancel(); }
-  grpc::ClientContext context;
+  void Cancel() override {
+    absl::MutexLock lock(&mutex_);
+    if (context_ != nullptr) context_->TryCancel();
+  }
+  grpc::ClientContext* context() {
+    absl::MutexLock lock(&mutex_);
+    return context_.get();
+  }
+  void End(const grpc::Status& status) {
+    {
+      absl::MutexLock lock(&mutex_);
+      context_.reset();
+    }
+    done(FromGrpcStatus(status), response);
+  }
+
   v1::AttendRequest request;
   v1::AttendResponse response;
   WorkerLink::Done done;
+
+ private:
+  absl::Mutex mutex_;
+  std::unique_ptr<grpc::ClientContext> context_ ABSL_GUARDED_BY(mutex_) =
+      std::make_unique<grpc::ClientContext>();
 };
 
 }  // namespace
@@ -96,7 +122,7 @@ class AttendInFlight : public PendingAttend {
 struct WorkerLink::State {
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Worker::Stub> stub;
-  std::shared_ptr<SessionStream> stream;
+  std::unique_ptr<SessionStream> stream;
   v1::SessionOpened session;
   std::unique_ptr<RegionLeases> leases;
 
@@ -136,7 +162,8 @@ absl::StatusOr<std::shared_ptr<WorkerLink>> WorkerLink::Open(const std::string& 
   }
   state->session = *std::move(opened);
   state->leases =
-      std::make_unique<RegionLeases>(state->session.region_socket(), state->session.session_id());
+      std::make_unique<RegionLeases>(state->session.region_socket(), state->session.session_id(),
+                                     [stream = state->stream.get()] { return stream->alive(); });
   return std::shared_ptr<WorkerLink>(new WorkerLink(std::move(state)));
 }
 
@@ -153,14 +180,13 @@ RegionLeases& WorkerLink::leases() { return *state_->leases; }
 std::shared_ptr<PendingAttend> WorkerLink::StartAttend(const v1::AttendRequest& request,
                                                        absl::Time deadline, Done done) {
   auto call = std::make_shared<AttendInFlight>();
-  call->context.set_deadline(absl::ToChronoTime(deadline));
+  call->context()->set_deadline(absl::ToChronoTime(deadline));
   call->request = request;
   call->request.set_session_id(state_->session.session_id());
   call->request.mutable_fence()->set_incarnation(state_->session.incarnation());
   call->done = std::move(done);
-  state_->stub->async()->Attend(
-      &call->context, &call->request, &call->response,
-      [call](const grpc::Status& status) { call->done(FromGrpcStatus(status), call->response); });
+  state_->stub->async()->Attend(call->context(), &call->request, &call->response,
+                                [call](const grpc::Status& status) { call->End(status); });
   return call;
 }
 

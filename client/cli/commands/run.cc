@@ -124,11 +124,15 @@ class Run {
                              MakeTensors(client, result_.problem, flags_, input_));
     ANNULUS_RETURN_IF_ERROR(client->EnsureGroup(group_).status());
     for (int i = 0; i < flags_.repeat; ++i) {
+      if (i > 0 && flags_.backward && flags_.retain) {
+        ANNULUS_RETURN_IF_ERROR(client->ReleaseRetained(group_.name, last_forward_));
+      }
       ProgressBar bar(
           flags_.repeat > 1 ? absl::StrFormat("run %d of %d", i + 1, flags_.repeat) : "attention",
           GroupProgress(coordinator, group_.name));
       ANNULUS_ASSIGN_OR_RETURN(Repetition repetition, Repeat(client, tensors));
       result_.wall_seconds.push_back(repetition.wall_seconds());
+      last_forward_ = repetition.forward.request_id;
       if (i == 0 || repetition.wall_seconds() < result_.best.wall_seconds()) {
         result_.best = std::move(repetition);
       }
@@ -151,9 +155,6 @@ class Run {
                                     t.d_o,       t.dq, t.dk, t.dv, ""};
     if (options.retain) call.forward_request_id = repetition.forward.request_id;
     ANNULUS_ASSIGN_OR_RETURN(repetition.backward, client->AttendBackward(call, options));
-    if (options.retain) {
-      ANNULUS_RETURN_IF_ERROR(client->ReleaseRetained(group_.name, call.forward_request_id));
-    }
     return repetition;
   }
 
@@ -175,6 +176,7 @@ class Run {
   client::AttendOptions options_;
   client::GroupOptions group_;
   std::optional<io::TensorFile> input_;
+  std::string last_forward_;  // whose retained KV the next repetition drops; the last goes with us
   RunResult result_;
 };
 

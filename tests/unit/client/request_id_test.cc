@@ -10,13 +10,17 @@ namespace annulus::client {
 namespace {
 
 TEST(RequestId, IsAUuid4AndNeverTheSame) {
-  std::set<std::string> seen;
+  std::set<std::string> seen, heads, tails;
   for (int i = 0; i < 1000; ++i) {
     const std::string id = NewRequestId();
     EXPECT_THAT(id, testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-"
                                           "[0-9a-f]{12}"));
     EXPECT_TRUE(seen.insert(id).second);
+    heads.insert(id.substr(0, 8));
+    tails.insert(id.substr(24));
   }
+  EXPECT_GT(heads.size(), 990u);
+  EXPECT_GT(tails.size(), 990u);
 }
 
 TEST(CollectiveRequestId, IsAgreedAndTellsEverythingApart) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "client/cli/random_fill.h"
-#include "client/cli/sampled_gradients.h"
+#include "client/cli/stored_state_gradients.h"
 #include "kernels/reference/error_metrics.h"
 #include "kernels/reference/reference.h"
 #include "kernels/tensor_view.h"
@@ -104,24 +104,27 @@ TEST(Verify, NanMustStandWhereTheReferenceHasIt) {
   EXPECT_FALSE(solved.Verified().passed());
 }
 
-// The sampled gradients are a second way to the same numbers.
-TEST(SampledKeyGradients, AreTheReferences) {
+// A second way to the same numbers where the stored o and lse are exact.
+TEST(StoredStateGradients, AreTheReferences) {
   const Solved solved;
-  const std::vector<int64_t> rows{0, 7, 20, kKeys - 1};
-  const KeyGradients got = SampledKeyGradients(
+  const std::vector<int64_t> queries{0, 13, kQueries - 1}, keys{0, 7, 20, kKeys - 1};
+  const StoredStateGradients got = GradientsFromStoredState(
       {solved.inputs_.q, solved.inputs_.k, solved.inputs_.v, Solved::View(solved.tensors_.o),
        Solved::View(solved.tensors_.d_o), solved.tensors_.lse.as<float>(), solved.inputs_.mask,
        solved.inputs_.softmax_scale, 2},
-      rows);
-  const int64_t width = kKvHeads * kHeadDim;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    for (int64_t i = 0; i < width; ++i) {
-      const auto at = r * static_cast<size_t>(width) + static_cast<size_t>(i);
-      const auto from = static_cast<size_t>(rows[r] * width + i);
-      EXPECT_NEAR(got.dk[at], solved.gradients_.dk[from], 1e-5);
-      EXPECT_NEAR(got.dv[at], solved.gradients_.dv[from], 1e-5);
+      queries, keys);
+  const auto expect_rows = [](const std::vector<double>& got_rows, const std::vector<double>& all,
+                              const std::vector<int64_t>& rows, int64_t width) {
+    for (size_t r = 0; r < rows.size(); ++r) {
+      for (int64_t i = 0; i < width; ++i) {
+        EXPECT_NEAR(got_rows[r * static_cast<size_t>(width) + static_cast<size_t>(i)],
+                    all[static_cast<size_t>(rows[r] * width + i)], 1e-5);
+      }
     }
-  }
+  };
+  expect_rows(got.dq, solved.gradients_.dq, queries, kQueryHeads * kHeadDim);
+  expect_rows(got.dk, solved.gradients_.dk, keys, kKvHeads * kHeadDim);
+  expect_rows(got.dv, solved.gradients_.dv, keys, kKvHeads * kHeadDim);
 }
 
 }  // namespace
