@@ -65,7 +65,7 @@ class EngineImpl final : public Engine {
   }
   absl::Status ConnectGroup(const std::string& group, uint64_t epoch,
                             const std::vector<annulusTransportHandle>& handles) override {
-    const absl::Status connected = groups_.Connect(group, epoch, handles);
+    absl::Status connected = groups_.Connect(group, epoch, handles);
     CountIfStale(connected);
     return connected;
   }

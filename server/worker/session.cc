@@ -16,7 +16,7 @@ absl::Status TooMany(const char* what, size_t limit) {
       {"TOO_MANY", {{"limit", absl::StrCat(limit)}}});
 }
 
-absl::Status Gone(const char* reason, std::string message) {
+absl::Status Gone(const char* reason, const std::string& message) {
   return WithFaultInfo(absl::NotFoundError(message), {reason, {}});
 }
 
