@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/element_types.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/random_fill.h"
 #include "client/cli/units.h"
+#include "kernels/tensor_view.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::cli {
@@ -209,7 +211,11 @@ absl::StatusOr<ProblemTensors> MakeTensors(client::Client* client, const Problem
   ANNULUS_RETURN_IF_ERROR(FillInput(flags, input, "q", t.q, problem));
   ANNULUS_RETURN_IF_ERROR(FillInput(flags, input, "k", t.k, problem));
   ANNULUS_RETURN_IF_ERROR(FillInput(flags, input, "v", t.v, problem));
+  t.o_exact = t.o;
   if (!flags.backward) return t;
+  if (problem.dtype != client::DataType::kF32) {
+    ANNULUS_ASSIGN_OR_RETURN(t.o_exact, queries(problem.head_dim, client::DataType::kF32));
+  }
   ANNULUS_ASSIGN_OR_RETURN(t.d_o, queries(problem.head_dim, problem.dtype));
   ANNULUS_ASSIGN_OR_RETURN(t.dq, queries(problem.head_dim, problem.dtype));
   ANNULUS_ASSIGN_OR_RETURN(t.dk, keys());
@@ -221,6 +227,14 @@ absl::StatusOr<ProblemTensors> MakeTensors(client::Client* client, const Problem
   }
   ANNULUS_RETURN_IF_ERROR(CopyFrom(*input, "do", t.d_o, problem));
   return t;
+}
+
+void RoundOutput(const ProblemTensors& tensors) {
+  const client::TensorView& to = tensors.o.view();
+  if (tensors.o_exact.data() == to.data) return;
+  kernels::StoreFromFloat(tensors.o_exact.as<float>(),
+                          static_cast<int64_t>(to.bytes() / client::DataTypeBytes(to.dtype)),
+                          ToKernels(to.dtype), to.data);
 }
 
 absl::Status WriteOutputs(const RunFlags& flags, const ProblemTensors& tensors) {

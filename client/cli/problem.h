@@ -32,7 +32,9 @@ absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
 
 // Everything a run reads and writes, in memory shared with the workers.
 struct ProblemTensors {
-  client::Tensor q, k, v, o, lse;
+  client::Tensor q, k, v, lse;
+  client::Tensor o;        // of the inputs' type: what is written out
+  client::Tensor o_exact;  // what the service writes: float32 with --backward, else o itself
   client::Tensor d_o, dq, dk, dv;  // with --backward
   bool d_o_generated = false;
 };
@@ -42,6 +44,9 @@ struct ProblemTensors {
 absl::StatusOr<ProblemTensors> MakeTensors(client::Client* client, const Problem& problem,
                                            const RunFlags& flags,
                                            const std::optional<io::TensorFile>& input);
+
+// o = o_exact rounded to the inputs' type.
+void RoundOutput(const ProblemTensors& tensors);
 
 // Writes o and lse (and dq, dk, dv, and d_o where it was drawn) to --output.
 absl::Status WriteOutputs(const RunFlags& flags, const ProblemTensors& tensors);

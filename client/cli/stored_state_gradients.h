@@ -25,8 +25,8 @@ struct StoredStateGradients {
 // lse that stand, with p_ij = exp(scale q_i . k_j - lse_i) and delta_i = do_i . o_i,
 //   dq_i = scale sum_j p_ij (do_i . v_j - delta_i) k_j
 //   dk_j = scale sum_i p_ij (do_i . v_j - delta_i) q_i,   dv_j = sum_i p_ij do_i.
-// Differs from the gradient of the exact o by what storing o in a short type costs, which no
-// backward can undo. Time: about 4 head_dim multiply-adds per pair that a wanted row sees.
+// Differs from the gradient of the exact o by the error of the o and lse given. Time: about 4
+// head_dim multiply-adds per pair that a wanted row sees.
 StoredStateGradients GradientsFromStoredState(const StoredState& state,
                                               const std::vector<int64_t>& query_rows,
                                               const std::vector<int64_t>& key_rows);

@@ -24,7 +24,7 @@ struct Check {
 struct Verification {
   std::vector<Check> checks;
   bool sampled = false;
-  // The gradients were compared with those of the o and lse that stand, not of the exact ones.
+  // The gradients' float64 twin started from the o and lse that stand (sampled runs only).
   bool gradients_of_stored_state = false;
   double seconds = 0;
   bool passed() const;
@@ -37,10 +37,9 @@ struct Verification {
 // from N(0,1); with bf16 gradient partials on the wire 1.6e-3 sqrt(ranks). NaN agrees with NaN, an
 // infinity with the same infinity.
 //
-// Gradients are compared with the reference's own where that is affordable and the tensors are
-// float32. Else with those of the o and lse that stand (stored_state_gradients.h), which are
-// themselves compared: rounding o to a short type costs a backward what it cannot win back, and on
-// peaked inputs more than the gates allow.
+// Gradients are compared with the reference's own where all rows are affordable. Else sampled rows
+// with those of the float32 o and lse that stand (stored_state_gradients.h), which are themselves
+// compared: a sample from the definition would cost a softmax over every row first.
 Verification Verify(const RunFlags& flags, const Problem& problem, const ProblemTensors& tensors);
 
 }  // namespace annulus::cli

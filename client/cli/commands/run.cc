@@ -137,6 +137,7 @@ class Run {
         result_.best = std::move(repetition);
       }
     }
+    RoundOutput(tensors);
     if (flags_.verify) {
       ProgressBar bar("verifying", [] { return -1.0; });
       result_.verification = Verify(flags_, result_.problem, tensors);
@@ -148,10 +149,11 @@ class Run {
     Repetition repetition;
     client::AttendOptions options = options_;
     options.retain = flags_.backward && flags_.retain;
-    ANNULUS_ASSIGN_OR_RETURN(repetition.forward,
-                             client->Attend({group_.name, t.q, t.k, t.v, t.o, t.lse}, options));
+    ANNULUS_ASSIGN_OR_RETURN(
+        repetition.forward,
+        client->Attend({group_.name, t.q, t.k, t.v, t.o_exact, t.lse}, options));
     if (!flags_.backward) return repetition;
-    client::AttendBackwardCall call{group_.name, t.q,  t.k,  t.v,  t.o, t.lse,
+    client::AttendBackwardCall call{group_.name, t.q,  t.k,  t.v,  t.o_exact, t.lse,
                                     t.d_o,       t.dq, t.dk, t.dv, ""};
     if (options.retain) call.forward_request_id = repetition.forward.request_id;
     ANNULUS_ASSIGN_OR_RETURN(repetition.backward, client->AttendBackward(call, options));

@@ -28,7 +28,9 @@ struct ClientOptions {
 struct AttendCall {
   std::string group = "default";
   TensorView q, k, v;  // read
-  TensorView o, lse;   // written
+  // Written. o is of the type of q, or float32: give float32 where a backward follows, since
+  // delta = rowsum(dO * O) of a rounded o is what costs a short type its gradients' last digits.
+  TensorView o, lse;
 };
 
 struct AttendBackwardCall {

@@ -39,6 +39,7 @@ class Solved {
     gradients_ = kernels::AttendBackwardReference(
         inputs_, View(tensors_.d_o), kernels::AllRows(kQueries), kernels::AllRows(kKeys));
     tensors_.o = Hold(kQueries, kQueryHeads, kHeadDim, forward.o);
+    tensors_.o_exact = tensors_.o;
     tensors_.lse = Hold(kQueries, kQueryHeads, 0, forward.lse);
     tensors_.dq = Hold(kQueries, kQueryHeads, kHeadDim, gradients_.dq);
     tensors_.dk = Hold(kKeys, kKvHeads, kHeadDim, gradients_.dk);
