@@ -118,7 +118,7 @@ class BadInput(unittest.TestCase):
 
     def test_budget_exceeded(self):
         self.refused(["run", "--seq-length", 4096, "--num-heads", 8, "--head-dim", 64, "--context-parallel-size", 2, "--memory-limit", "1MiB"],
-                     REFUSED, "memory", "limit")
+                     REFUSED, "MEMORY_LIMIT", "limit of 1048576", "bytes")
 
     def test_no_coordinator(self):
         self.refused(["run", *SMALL, "--coordinator", "127.0.0.1:1", "--deadline", "3"], 4, "127.0.0.1:1")

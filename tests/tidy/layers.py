@@ -27,7 +27,7 @@ LAYERS = {
     "client/include/": ["annulus/"],
     "client/src/": ["server/base/", "server/ring/", "client/include/", "annulus/"],
     "client/cli/": ["server/base/", "server/ring/", "client/", "annulus/", "kernels/reference/", "kernels/error_metrics.h",
-                    "kernels/numeric.h", "kernels/compute_plugin.h"],
+                    "kernels/numeric.h", "kernels/tensor_view.h", "kernels/compute_plugin.h"],
     "client/examples/": ["annulus/", "kernels/reference/", "kernels/error_metrics.h", "client/"],
     "tools/": ["server/", "client/", "kernels/"],
 }
