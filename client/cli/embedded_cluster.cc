@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -29,12 +32,33 @@ constexpr absl::Duration kKillTimeout = absl::Seconds(1);
 constexpr absl::Duration kPollInterval = absl::Milliseconds(5);
 constexpr size_t kLogTailBytes = 4096;
 
-// A folder that only we can read, removed with its contents when this goes or a signal comes.
+constexpr char kFolderPrefix[] = "annulus-start-";
+
+// Removes the folders of programs that were killed while they started a cluster.
+void SweepFolders(const fs::path& parent) {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(parent, ignored)) {
+    const std::string name = entry.path().filename().string();
+    int pid = 0;
+    if (!absl::StartsWith(name, kFolderPrefix) ||
+        !absl::SimpleAtoi(
+            name.substr(sizeof(kFolderPrefix) - 1, name.rfind('-') - sizeof(kFolderPrefix) + 1),
+            &pid)) {
+      continue;
+    }
+    if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
+  }
+}
+
+// A folder that only we can read, removed with its contents when this goes or a signal comes; by
+// the next one if we are killed.
 class PrivateFolder {
  public:
   static absl::StatusOr<std::unique_ptr<PrivateFolder>> Create() {
     std::error_code error;
-    std::string path = (fs::temp_directory_path(error) / "annulus-XXXXXX").string();
+    const fs::path parent = fs::temp_directory_path(error);
+    if (!error) SweepFolders(parent);
+    std::string path = (parent / absl::StrCat(kFolderPrefix, getpid(), "-XXXXXX")).string();
     if (error || mkdtemp(path.data()) == nullptr) {
       return absl::InternalError("cannot make a folder for temporary files");
     }
@@ -99,11 +123,10 @@ absl::Status EmbeddedCluster::Launch(const std::string& folder, const std::strin
     args.push_back(arg);
   }
   args.push_back(PortFile(folder, name));
-  ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> child,
-                           ChildProcess::Start(absl::StrCat(ProgramFolder(), "/", program), args));
+  ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> child, ChildProcess::Start(program, args));
   absl::MutexLock lock(&stop_mutex_);
+  addresses_.push_back({.name = name, .listen = "", .metrics = "", .pid = child->pid()});
   children_.push_back(std::move(child));
-  addresses_.push_back({.name = name, .listen = "", .metrics = ""});
   return absl::OkStatus();
 }
 
@@ -132,7 +155,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
   const ScopedCleanup cleanup([raw = cluster.get()] { raw->Stop(); });
   ANNULUS_ASSIGN_OR_RETURN(const auto folder, PrivateFolder::Create());
   const absl::Time deadline = absl::Now() + kStartTimeout;
-  ANNULUS_RETURN_IF_ERROR(cluster->Launch(folder->path(), "coordinator", "annulus-coordinator",
+  const std::string programs =
+      options.program_folder.empty() ? ProgramFolder() : options.program_folder;
+  ANNULUS_RETURN_IF_ERROR(cluster->Launch(folder->path(), "coordinator",
+                                          programs + "/annulus-coordinator",
                                           {"--listen", options.listen}));
   ANNULUS_RETURN_IF_ERROR(cluster->AwaitAddresses(folder->path(), deadline));
   const int threads = options.threads > 0 ? options.threads : DefaultThreads(options.workers);
@@ -148,7 +174,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
       args.push_back(absl::StrCat(options.memory_limit_bytes));
     }
     ANNULUS_RETURN_IF_ERROR(cluster->Launch(folder->path(), absl::StrFormat("worker-%d", i),
-                                            "annulus-worker", std::move(args)));
+                                            programs + "/annulus-worker", std::move(args)));
   }
   ANNULUS_RETURN_IF_ERROR(cluster->AwaitAddresses(folder->path(), deadline));
   return cluster;

@@ -19,12 +19,14 @@ struct EmbeddedClusterOptions {
   int threads = 0;                  // per worker; 0: cores / workers, at least 1
   uint64_t memory_limit_bytes = 0;  // per worker; 0: the worker's own default
   std::string listen = "127.0.0.1:0";
+  std::string program_folder;  // "": that of this program
 };
 
 struct ServiceAddresses {
   std::string name;
   std::string listen;
   std::string metrics;
+  int pid = 0;
 };
 
 // A coordinator and workers of our own on this machine, from the folder of this program. They die

@@ -12,6 +12,7 @@
 #include <climits>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -77,8 +78,13 @@ void LimitStop(double seconds) {
 absl::Status DieWithParent() {
   const pid_t parent = getppid();
   if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0) return absl::ErrnoToStatus(errno, "PR_SET_PDEATHSIG");
-  // It may have died before the request was made.
-  if (getppid() != parent) kill(getpid(), SIGTERM);
+  // It may have died before the request was made: between the two lines above, or even before,
+  // which only a parent that told us its id lets us see.
+  const char* told = std::getenv("ANNULUS_PARENT_PID");
+  int told_pid = 0;
+  const bool gone_before =
+      told != nullptr && absl::SimpleAtoi(told, &told_pid) && told_pid != parent;
+  if (gone_before || getppid() != parent) kill(getpid(), SIGTERM);
   return absl::OkStatus();
 }
 

@@ -28,7 +28,8 @@ void BlockStopSignals();
 int AwaitStopSignal();
 // After a stop has begun: ends the process with kExitFault should it take longer than `seconds`.
 void LimitStop(double seconds);
-// SIGTERM for this process when its parent dies, also if that is dead already.
+// SIGTERM for this process when its parent dies, also if that is dead already; a parent that may
+// die before this is called says its id in ANNULUS_PARENT_PID.
 absl::Status DieWithParent();
 
 // Writes `text` to `path` by way of a file beside it, so that a reader sees all of it or nothing.

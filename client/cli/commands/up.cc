@@ -27,8 +27,10 @@ void Print(const EmbeddedCluster& cluster, Format format) {
     nlohmann::ordered_json json{{"coordinator", cluster.coordinator().listen},
                                 {"processes", nlohmann::ordered_json::array()}};
     for (const ServiceAddresses& process : cluster.addresses()) {
-      json["processes"].push_back(
-          {{"name", process.name}, {"address", process.listen}, {"metrics", process.metrics}});
+      json["processes"].push_back({{"name", process.name},
+                                   {"pid", process.pid},
+                                   {"address", process.listen},
+                                   {"metrics", process.metrics}});
     }
     std::printf("%s\n", json.dump().c_str());
   } else {
