@@ -79,7 +79,10 @@ ChildProcess::~ChildProcess() {
 }
 
 bool ChildProcess::Running() {
-  if (!reaped_) reaped_ = waitpid(pid_, nullptr, WNOHANG) != 0;
+  if (reaped_) return false;
+  int ended = 0;
+  reaped_ = waitpid(pid_, &ended, WNOHANG) != 0;
+  if (reaped_ && WIFEXITED(ended)) exit_code_ = WEXITSTATUS(ended);
   return !reaped_;
 }
 

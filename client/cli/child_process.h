@@ -25,6 +25,8 @@ class ChildProcess {
 
   pid_t pid() const { return pid_; }
   bool Running();
+  // Of a process that ended by itself; -1 while it runs or if a signal ended it.
+  int exit_code() const { return exit_code_; }
   void Signal(int number);
   // False if it still runs at the deadline.
   bool WaitUntil(absl::Time deadline);
@@ -36,6 +38,7 @@ class ChildProcess {
   const pid_t pid_;
   const int output_fd_;
   bool reaped_ = false;
+  int exit_code_ = -1;
 };
 
 }  // namespace annulus::cli

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "client/cli/exit_code.h"
 #include "client/cli/interrupt.h"
 #include "server/base/status_macros.h"
 
@@ -110,6 +111,14 @@ std::string ProgramFolder() {
   return error ? "." : self.parent_path().string();
 }
 
+// The daemons' exit codes are ours: kRefused says that an address or a plugin could not be had.
+absl::Status EndedWhileStarting(const std::string& name, const ChildProcess& child) {
+  const std::string message =
+      absl::StrCat(name, " ended while starting: ", child.Output(kLogTailBytes));
+  return child.exit_code() == kRefused ? absl::FailedPreconditionError(message)
+                                       : absl::InternalError(message);
+}
+
 int DefaultThreads(int workers) {
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return std::max(1, cores / workers);
@@ -134,10 +143,7 @@ absl::Status EmbeddedCluster::AwaitAddresses(const std::string& folder, absl::Ti
   for (size_t i = 0; i < children_.size(); ++i) {
     while (addresses_[i].listen.empty()) {
       if (ReadAddresses(PortFile(folder, addresses_[i].name), &addresses_[i])) break;
-      if (!children_[i]->Running()) {
-        return absl::InternalError(absl::StrCat(
-            addresses_[i].name, " ended while starting: ", children_[i]->Output(kLogTailBytes)));
-      }
+      if (!children_[i]->Running()) return EndedWhileStarting(addresses_[i].name, *children_[i]);
       if (absl::Now() >= deadline) {
         return absl::DeadlineExceededError(absl::StrCat(
             addresses_[i].name, " did not start in time: ", children_[i]->Output(kLogTailBytes)));

@@ -34,8 +34,9 @@ struct ServiceAddresses {
 // folder that is gone once they are up.
 class EmbeddedCluster {
  public:
-  // Returns when every process says that it is up. INTERNAL with the program's own words if one
-  // ends before that; RESOURCE_EXHAUSTED after 30 s.
+  // Returns when every process says that it is up. With the program's own words if one ends before
+  // that: FAILED_PRECONDITION if it could not serve (an address in use), else INTERNAL.
+  // DEADLINE_EXCEEDED after 30 s.
   static absl::StatusOr<std::unique_ptr<EmbeddedCluster>> Start(
       const EmbeddedClusterOptions& options);
   ~EmbeddedCluster();
