@@ -66,7 +66,7 @@ TensorRef OddRef(const TensorRef& good) {
     ref.head_stride = Odd(16);
   }
   ref.tokens = OddTokens(ref.rows);
-  ref.dtype = static_cast<annulusDtype>(*rc::gen::inRange(0, 5));
+  ref.dtype = static_cast<annulusDtype>(*rc::gen::inRange(0, 4));
   if (ref.region) {
     ref.region->offset = static_cast<uint64_t>(Odd(static_cast<int64_t>(ref.region->offset)));
   }

@@ -81,7 +81,7 @@ TEST(TensorBoundsTest, RefusesNegativeOverlappingAndForeignShapes) {
   ref.heads = 5;
   EXPECT_FALSE(CheckTensorRef(ref, kShape, 0, 1 << 20).ok());
   ref = Good();
-  ref.dtype = static_cast<annulusDtype>(17);
+  ref.dtype = static_cast<annulusDtype>(3);
   EXPECT_FALSE(CheckTensorRef(ref, kShape, 0, 1 << 20).ok());
   ref = Good();
   ref.tokens = {{0, 9, 1}};
