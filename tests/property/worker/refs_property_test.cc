@@ -40,7 +40,9 @@ int64_t Odd(int64_t sensible) {
     case 0:
       return *rc::gen::elementOf(std::vector<int64_t>(std::begin(kEdges), std::end(kEdges)));
     case 1:
-      return sensible + *rc::gen::inRange<int64_t>(-2, 3);
+      // Wraps around where `sensible` is an edge itself.
+      return static_cast<int64_t>(static_cast<uint64_t>(sensible) +
+                                  static_cast<uint64_t>(*rc::gen::inRange<int64_t>(-2, 3)));
     default:
       return sensible;
   }
