@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // annulus: the command line. One file per command under commands/.
 #include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
 #include <utility>
 #include <vector>
 
@@ -55,4 +57,12 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace annulus::cli
 
-int main(int argc, char** argv) { return annulus::cli::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // Ours are statuses; what is left is the flag library's and the system's, such as std::bad_alloc.
+  try {
+    return annulus::cli::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "annulus: fault: %s\n", error.what());
+    return annulus::cli::kFault;
+  }
+}

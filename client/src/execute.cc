@@ -98,6 +98,7 @@ class Attempt {
 
   static absl::Status Verdict(const std::vector<RankAnswer>& answers) {
     std::vector<RankStatus> outcomes;
+    outcomes.reserve(answers.size());
     for (const RankAnswer& answer : answers) outcomes.push_back(answer.outcome);
     return ChooseVerdict(outcomes);
   }
@@ -110,9 +111,9 @@ class Attempt {
   // worker is gone.
   absl::Status Failed(const absl::Status& failure) {
     const auto info = GetFaultInfo(failure);
-    const absl::Status status = info && info->reason == "WORKER_UNREACHABLE"
-                                    ? cluster_->Explain(failure, group_.name(), group_.epoch())
-                                    : failure;
+    absl::Status status = info && info->reason == "WORKER_UNREACHABLE"
+                              ? cluster_->Explain(failure, group_.name(), group_.epoch())
+                              : failure;
     if (absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status)) return status;
     cluster_->InvalidateGroup(group_.name(), group_.epoch(), EndsEpoch(status));
     if (absl::IsNotFound(status)) cluster_->ForgetPlans();

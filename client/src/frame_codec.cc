@@ -71,6 +71,7 @@ absl::Status DecodeFrame(const grpc::ByteBuffer& buffer, SegmentCursor* cursor, 
   std::vector<grpc::Slice> slices;
   if (!buffer.Dump(&slices).ok()) return absl::DataLossError("a frame that cannot be read");
   std::vector<std::string_view> views;
+  views.reserve(slices.size());
   for (const grpc::Slice& slice : slices) {
     views.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }

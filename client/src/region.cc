@@ -27,7 +27,7 @@ absl::StatusOr<int> SealedMemfd(size_t bytes) {
   if (fd < 0) return SystemRefused("memfd_create", bytes);
   if (ftruncate(fd, static_cast<off_t>(bytes)) != 0 ||
       fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    const absl::Status status = SystemRefused("sizing and sealing a memfd", bytes);
+    absl::Status status = SystemRefused("sizing and sealing a memfd", bytes);
     close(fd);
     return status;
   }
@@ -60,14 +60,14 @@ absl::Status Region::Rehome() {
   ANNULUS_ASSIGN_OR_RETURN(const int fd, SealedMemfd(size_));
   void* fresh = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (fresh == MAP_FAILED) {
-    const absl::Status status = SystemRefused("mmap", size_);
+    absl::Status status = SystemRefused("mmap", size_);
     close(fd);
     return status;
   }
   std::memcpy(fresh, data_, size_);
   // mremap replaces the old mapping in one step: no other thread's mmap can slip in between.
   if (mremap(fresh, size_, size_, MREMAP_MAYMOVE | MREMAP_FIXED, data_) == MAP_FAILED) {
-    const absl::Status status = SystemRefused("mremap", size_);
+    absl::Status status = SystemRefused("mremap", size_);
     munmap(fresh, size_);
     close(fd);
     return status;
@@ -90,7 +90,7 @@ absl::StatusOr<std::shared_ptr<Region>> RegionRegistry::Create(size_t size) {
   ANNULUS_ASSIGN_OR_RETURN(const int fd, SealedMemfd(size));
   void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) {
-    const absl::Status status = SystemRefused("mmap", size);
+    absl::Status status = SystemRefused("mmap", size);
     close(fd);
     return status;
   }

@@ -16,7 +16,7 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   const int number = status.error_code();
   const auto code = number >= 1 && number <= 16 ? static_cast<absl::StatusCode>(number)
                                                 : absl::StatusCode::kUnknown;
-  const absl::Status plain(code, status.error_message());
+  absl::Status plain(code, status.error_message());
   v1::StatusCompat details;
   if (!details.ParseFromString(status.error_details())) return plain;
   for (const v1::AnyCompat& detail : details.details()) {

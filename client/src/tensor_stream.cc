@@ -154,7 +154,7 @@ absl::Status DownloadFrom(const std::shared_ptr<grpc::Channel>& channel, const R
   grpc::GenericStub stub(channel);
   stub.PrepareBidiStreamingCall(&context, "/annulus.v1.Worker/Download", {}, &reactor);
   reactor.Start();
-  const absl::Status status = reactor.Wait();
+  absl::Status status = reactor.Wait();
   *offset = reactor.offset();
   if (status.ok() && *offset != list.bytes) {
     return absl::UnavailableError(
