@@ -205,7 +205,9 @@ absl::Status AttendRequest::Fail(const absl::Status& cause, Executor* executor) 
   at.rank = group_->assignment().rank;
   at.step = control_->step();
   at.peer = executor->failed_peer();
-  if (group_->transport() != nullptr && absl::IsUnavailable(cause)) {
+  // The transport knows who failed first, or who aborted; the hop that ended with it may be
+  // another.
+  if (group_->transport() != nullptr && (absl::IsUnavailable(cause) || absl::IsAborted(cause))) {
     const int lost = group_->transport()->last_error().peer;
     if (lost >= 0) at.peer = lost;
   }
