@@ -12,12 +12,13 @@ int main() {
   const auto client = annulus::client::Client::Connect(
       {.coordinator = "127.0.0.1:1", .connect_timeout = absl::Milliseconds(300)});
   std::printf("%s\n", client.status().ToString().c_str());
-  const auto rank = annulus::client::RankClient::Attach(
-      {.coordinator = "127.0.0.1:1",
-       .worker = "worker-0",
-       .connect_timeout = absl::Milliseconds(300)});
+  const auto rank =
+      annulus::client::RankClient::Attach({.coordinator = "127.0.0.1:1",
+                                           .worker = "worker-0",
+                                           .connect_timeout = absl::Milliseconds(300)});
   std::printf("%s\n", rank.status().ToString().c_str());
   const auto detail = annulus::client::GetFaultDetail(client.status());
   const bool named = detail && detail->reason == "COORDINATOR_UNREACHABLE";
-  return absl::IsUnavailable(client.status()) && absl::IsUnavailable(rank.status()) && named ? 0 : 1;
+  return absl::IsUnavailable(client.status()) && absl::IsUnavailable(rank.status()) && named ? 0
+                                                                                             : 1;
 }
