@@ -64,27 +64,26 @@ class Daemon:
 
 
 class Cluster:
-    """with Cluster(workers=4) as cluster: cluster.run("--seq-length", 64, ...)"""
+    """with Cluster(workers=4) as cluster: cluster.run("--seq-length", 64, ...). flags_of(index) gives a worker flags of its own."""
 
-    def __init__(self, workers, worker_flags=()):
+    def __init__(self, workers, flags_of=lambda index: ()):
         self.scratch = tempfile.TemporaryDirectory(prefix="annulus-e2e-")
         self.folder = pathlib.Path(self.scratch.name)
-        self.worker_flags = worker_flags
         self.workers = {}
         self.coordinator = Daemon(self.folder, "annulus-coordinator", "coordinator", "--listen", "127.0.0.1:0",
                                   "--metrics-listen", "127.0.0.1:0")
         try:
             self.address = self.coordinator.addresses()["listen"]
             for index in range(workers):
-                self.add_worker(f"w{index}")
+                self.add_worker(f"w{index}", *flags_of(index))
             self.wait_live(workers)
         except BaseException:
             self.close()
             raise
 
-    def add_worker(self, name):
+    def add_worker(self, name, *flags):
         self.workers[name] = Daemon(self.folder, "annulus-worker", name, "--coordinator", self.address, "--name", name, "--listen",
-                                    "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *self.worker_flags)
+                                    "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *flags)
         return self.workers[name]
 
     def live_workers(self):

@@ -60,6 +60,15 @@ class Run(unittest.TestCase):
                     self.assertIn(flags[1], json.dumps(json.loads(report.read_text())["data_path"]))
             self.assertEqual(outputs["memfd"], outputs["no-overlap"])
 
+    def test_workers_of_two_hosts_meet_over_tcp_and_are_fed_by_streams(self):
+        def flags_of(index):
+            return ["--host-id", f"host-{index // 2}", "--node", f"node-{index // 2}"]
+        with Cluster(workers=4, flags_of=flags_of) as cluster:
+            report = self.folder / "report.json"
+            self.ok(cluster.run(*SHAPE, *RING, "--backward", "--verify", "--data-path", "stream", "--report", report))
+            content = json.loads(report.read_text())
+            self.assertGreater(content["bytes_moved"]["outer"], 0)
+
     def test_npy_in_and_out(self):
         first = self.folder / "first.safetensors"
         self.ok(Cluster.command("run", *SHAPE, *RING, "--seed", 3, "--output", first))
