@@ -7,11 +7,12 @@
 #include "server/ring/planner.h"
 #include "tests/property/ring/random_spec.h"
 #include "tests/support/plan_interpreter.h"
+#include "tests/support/under_sanitizer.h"
 
 namespace annulus::testing {
 namespace {
 
-constexpr int kSpecs = 10000;
+constexpr int kSpecs = kUnderSanitizer ? 500 : 10000;
 
 void CheckSpec(ring::Spec spec, uint64_t seed) {
   const AttentionInput input = RandomInput(spec.query_length, spec.kv_length, seed);
