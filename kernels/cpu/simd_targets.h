@@ -7,4 +7,13 @@
 // in the arrays the microkernels are written with; those machines run the NEON or plain version.
 // To be included before any Highway header.
 
+// ANNULUS_FEWER_TARGETS: AVX2 and plain C++ only, where compile time matters more (sanitizer
+// builds).
+
+#ifdef ANNULUS_FEWER_TARGETS
+#define HWY_DISABLED_TARGETS                                                          \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | \
+   HWY_SVE2_128 | HWY_RVV)
+#else
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#endif
