@@ -17,6 +17,9 @@ namespace annulus::client {
 namespace {
 
 constexpr int kAttempts = 3;
+// A call that finds its epoch over joins the next one if that forms at once; a call never spends
+// its deadline waiting for workers to replace the lost.
+constexpr absl::Duration kNextEpochWait = absl::Milliseconds(1500);
 
 std::vector<ring::RankShard> Shards(const ring::Spec& spec) {
   const auto q = ring::Partition(spec.layout, spec.query_length, spec.context_parallel_size);
@@ -52,8 +55,9 @@ class Attempt {
   Attempt(Cluster* cluster, StagingPool* pool, const Job& job, absl::Time deadline)
       : cluster_(cluster), pool_(pool), job_(job), deadline_(deadline) {}
 
-  absl::StatusOr<AttendReport> Run() {
-    ANNULUS_ASSIGN_OR_RETURN(group_, cluster_->FindGroup(job_.group, deadline_));
+  // `ended_epoch`: of the attempt before this one; 0 for the first.
+  absl::StatusOr<AttendReport> Run(uint64_t ended_epoch) {
+    ANNULUS_RETURN_IF_ERROR(FindGroup(ended_epoch));
     ring::Spec spec = job_.spec;
     spec.context_parallel_size = group_.options().size();
     spec.window_size = group_.options().window_size();
@@ -77,8 +81,19 @@ class Attempt {
     if (!collected.ok()) return Failed(collected);
     return Report(plane, answers);
   }
+  uint64_t epoch() const { return group_.epoch(); }
 
  private:
+  absl::Status FindGroup(uint64_t ended_epoch) {
+    const bool again = ended_epoch != 0;
+    auto group = cluster_->FindGroup(
+        job_.group, again ? std::min(deadline_, absl::Now() + kNextEpochWait) : deadline_);
+    if (!group.ok() && again) return cluster_->Explain(group.status(), job_.group, ended_epoch);
+    ANNULUS_RETURN_IF_ERROR(group.status());
+    group_ = *std::move(group);
+    return absl::OkStatus();
+  }
+
   absl::Status BuildCalls() {
     const std::vector<v1::GroupMember> members = MembersToCall(group_, job_.only_rank);
     if (members.empty()) return absl::FailedPreconditionError("this rank is not in the group");
@@ -157,13 +172,16 @@ class Attempt {
 absl::StatusOr<AttendReport> Execute(Cluster* cluster, StagingPool* pool, const Job& job) {
   const absl::Time start = absl::Now();
   const absl::Time deadline = start + job.options.deadline;
-  for (int attempt = 1;; ++attempt) {
-    auto report = Attempt(cluster, pool, job, deadline).Run();
+  uint64_t ended_epoch = 0;
+  for (int number = 1;; ++number) {
+    Attempt attempt(cluster, pool, job, deadline);
+    auto report = attempt.Run(ended_epoch);
     if (report.ok()) {
       report->wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
       return report;
     }
-    if (attempt == kAttempts || !WasOutOfDate(report.status()) || absl::Now() >= deadline) {
+    ended_epoch = std::max(ended_epoch, attempt.epoch());
+    if (number == kAttempts || !WasOutOfDate(report.status()) || absl::Now() >= deadline) {
       return report;
     }
   }
