@@ -25,16 +25,16 @@ EXACT_RUN = ["--context-parallel-size", RANKS, "--cp-window-size", 2, "--seq-len
              "--cp-attention-mask-type", "causal", "--layout", "zigzag", "--backward", "--verify", "--deadline", "30"]
 
 
-def running_step(cluster):
-    """The highest step any worker reports for a running request; -1 when none runs."""
-    steps = [p["step"] for w in cluster.live_workers() for p in w["progress"]]
-    return max(steps, default=-1)
+def running_groups(cluster):
+    """Groups in which a worker reports a running request. A report may be a heartbeat old."""
+    return {p["group"] for w in cluster.live_workers() for p in w["progress"]}
 
 
 def one_fault(cluster, sig, rng, number):
     before = cluster.coordinator.process.pid
+    old = running_groups(cluster)
     run = cluster.start_run(*LONG_RUN)
-    wait_until("the run to begin", lambda: running_step(cluster) >= 0 or run.poll() is not None)
+    wait_until("the run to begin", lambda: running_groups(cluster) - old or run.poll() is not None)
     time.sleep(rng.uniform(0.0, 1.2))  # where in the run the fault falls is the experiment's variable, not a wait
     assert run.poll() is None, f"the run ended before the fault: {run.communicate()}"
     victim = rng.choice(sorted(cluster.workers))
