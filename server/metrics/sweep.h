@@ -24,7 +24,11 @@ struct Instant {
   bool communicating() const { return inner || outer; }
   bool exposed() const { return communicating() && !computing; }
   bool waiting_for_peer() const { return waiting && !communicating() && !computing; }
-  double seconds() const { return 1e-9 * static_cast<double>(end_ns - begin_ns); }
+  // Unsigned, since a cut may lie at either end of time.
+  double seconds() const {
+    return 1e-9 *
+           static_cast<double>(static_cast<uint64_t>(end_ns) - static_cast<uint64_t>(begin_ns));
+  }
 };
 
 // Calls `visit` with consecutive instants in order of time, over the whole span of the ops and

@@ -205,9 +205,7 @@ absl::Status AttendRequest::Fail(const absl::Status& cause, Executor* executor) 
   at.rank = group_->assignment().rank;
   at.step = control_->step();
   at.peer = executor->failed_peer();
-  // The transport knows who failed first, or who aborted; the hop that ended with it may be
-  // another.
-  if (group_->transport() != nullptr && (absl::IsUnavailable(cause) || absl::IsAborted(cause))) {
+  if (group_->transport() != nullptr && absl::IsUnavailable(cause)) {
     const int lost = group_->transport()->last_error().peer;
     if (lost >= 0) at.peer = lost;
   }
@@ -274,7 +272,13 @@ absl::Status AttendRequest::Blame(const absl::Status& cause, const FailurePoint&
   const char* reason = stop == StopReason::kHopTimeout ? "HOP_TIMEOUT"
                        : corrupted                     ? "DATA_CORRUPTED"
                                                        : "PEER_UNREACHABLE";
-  return LocalStatus(absl::StatusCode::kUnavailable, reason, at.peer, group, at, detail);
+  int suspect = at.peer;
+  if (absl::IsAborted(cause) && group_->transport() != nullptr) {
+    // News of an abort may come over any hop; the transport knows who called it.
+    const int aborter = group_->transport()->last_error().peer;
+    if (aborter >= 0) suspect = aborter;
+  }
+  return LocalStatus(absl::StatusCode::kUnavailable, reason, suspect, group, at, detail);
 }
 
 }  // namespace annulus::worker

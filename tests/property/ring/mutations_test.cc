@@ -11,12 +11,11 @@
 #include "server/ring/checker/checker.h"
 #include "server/ring/planner.h"
 #include "tests/support/plan_interpreter.h"
-#include "tests/support/under_sanitizer.h"
 
 namespace annulus::testing {
 namespace {
 
-constexpr int kPlans = kUnderSanitizer ? 150 : 1500;
+constexpr int kPlans = 1500;
 constexpr int kFaultsPerPlan = 12;
 constexpr uint64_t kTimings = 4;
 
