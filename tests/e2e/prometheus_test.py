@@ -13,8 +13,8 @@ import urllib.request
 from cluster import Cluster, wait_until
 
 # One long run, on links slow enough that a good part of the communication is exposed: an overlap of 1 would prove little.
-RUN = ["--context-parallel-size", 4, "--cp-window-size", 4, "--seq-length", 16384, "--num-heads", 4, "--num-kv-heads", 4, "--head-dim", 64,
-       "--backward", "--ranks-per-node", 2, "--emulate-link", "inner=40MB/s,outer=12MB/s", "--deadline", 60]
+RUN = ["--context-parallel-size", 4, "--cp-window-size", 4, "--seq-length", 8192, "--num-heads", 4, "--num-kv-heads", 4, "--head-dim", 64,
+       "--backward", "--ranks-per-node", 2, "--emulate-link", "inner=8MB/s,outer=4MB/s", "--deadline", 60]
 OVERLAP = "1 - sum(rate(annulus_exposed_comm_seconds_total[1m])) / sum(rate(annulus_step_comm_seconds_total[1m]))"
 
 
