@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-namespace annulus::testing {
+namespace annulus {
 
 // Sanitizers cost a factor of ten: the pure, single-threaded properties try fewer cases there.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -10,4 +10,4 @@ inline constexpr bool kUnderSanitizer = true;
 inline constexpr bool kUnderSanitizer = false;
 #endif
 
-}  // namespace annulus::testing
+}  // namespace annulus

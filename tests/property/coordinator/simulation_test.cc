@@ -20,7 +20,7 @@ TEST(Simulation, NothingForbiddenHappensAndEverythingHeals) {
   const uint64_t one = FromEnvironment("ANNULUS_SEED", 0);
   const uint64_t first = one != 0 ? one : 1;
   const uint64_t last =
-      one != 0 ? one : FromEnvironment("ANNULUS_SEEDS", testing::kUnderSanitizer ? 60 : 1'000);
+      one != 0 ? one : FromEnvironment("ANNULUS_SEEDS", kUnderSanitizer ? 60 : 1'000);
   std::map<std::string, int> happened;
   for (uint64_t seed = first; seed <= last; ++seed) {
     World world(seed, static_cast<int>(2 + seed % 5));

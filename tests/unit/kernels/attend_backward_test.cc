@@ -5,8 +5,10 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <vector>
 
 #include "kernels/tensor_view.h"
+#include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
 
 namespace annulus::kernels {
@@ -18,6 +20,11 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 void RunBoth(CpuDevice& device, AttentionCase& c) {
   device.Attend(c);
   device.AttendBackward(c);
+}
+
+std::vector<int> HeadSizes() {
+  if (kUnderSanitizer) return {24, 64};
+  return {16, 24, 40, 64, 72, 128, 256};
 }
 
 class BackwardHeadSize : public testing::TestWithParam<std::tuple<int, annulusDtype>> {};
@@ -35,14 +42,14 @@ TEST_P(BackwardHeadSize, MatchesReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, BackwardHeadSize,
-                         testing::Combine(testing::Values(16, 24, 40, 64, 72, 128, 256),
+                         testing::Combine(testing::ValuesIn(HeadSizes()),
                                           testing::Values(ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16)));
 
 TEST(AttendBackward, RandomShapes) {
   std::mt19937 rng(11);
   auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
   CpuDevice device(2);
-  for (int trial = 0; trial < 40; ++trial) {
+  for (int trial = 0; trial < (kUnderSanitizer ? 6 : 40); ++trial) {
     const int64_t kv_heads = pick(1, 3);
     const int64_t q_rows = pick(1, 450);
     const int64_t kv_rows = pick(2, 450);
@@ -67,6 +74,7 @@ TEST(AttendBackward, GroupedQueryHeadsShareTheirKeys) {
 }
 
 TEST(AttendBackward, LongerThanOneRoundOfTiles) {
+  if (kUnderSanitizer) GTEST_SKIP() << "a minute of plain loops in the reference";
   AttentionCase c({1, 40, 192 * 16 + 50, 1, 1, 16});
   AttentionCase tall({1, 192 * 17, 50, 1, 1, 16});
   CpuDevice device(1);
