@@ -12,7 +12,7 @@ namespace annulus::worker {
 std::string SessionStore::Open() {
   char bits[16];
   if (getrandom(bits, sizeof(bits), 0) != static_cast<ssize_t>(sizeof(bits))) return "";
-  const std::string id = absl::BytesToHexString(absl::string_view(bits, sizeof(bits)));
+  std::string id = absl::BytesToHexString(absl::string_view(bits, sizeof(bits)));
   std::lock_guard lock(mutex_);
   if (sessions_.size() >= kSessionsMax) return "";
   sessions_.emplace(id, std::make_shared<Session>());
