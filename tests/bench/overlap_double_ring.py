@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from cluster import Cluster  # noqa: E402
 
-RANKS, PER_NODE, SEQUENCE, HEADS, HEAD_DIM = 8, 4, 8192, 4, 64
+RANKS, PER_NODE, SEQUENCE, HEADS, HEAD_DIM = 8, 4, 16384, 4, 64
 INNER_HOP_STEPS, OUTER_HOP_STEPS = 0.3, 3.0
 HOP_BYTES = 2 * (SEQUENCE // RANKS) * HEADS * HEAD_DIM * 4
 SHAPE = ["--context-parallel-size", RANKS, "--ranks-per-node", PER_NODE, "--seq-length", SEQUENCE, "--num-heads", HEADS, "--num-kv-heads", HEADS,
