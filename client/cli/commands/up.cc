@@ -59,6 +59,8 @@ int Up(UpFlags flags) {
   const ScopedCleanup cleanup([raw = cluster->get()] { raw->Stop(); });
   Print(**cluster, flags.format);
   const std::string ended = (*cluster)->WaitForEnd();
+  // A Ctrl-C that is taking the cluster down makes children end too: then it has the last word.
+  const UninterruptedSection section;
   return Fail(absl::InternalError(
       absl::StrCat(ended, " ended by itself; the cluster is taken down\n", (*cluster)->Logs())));
 }
