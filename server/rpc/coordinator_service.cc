@@ -20,13 +20,13 @@
 #include "server/base/rpc_settings.h"
 #include "server/coordinator/group_options.h"
 #include "server/coordinator/plan_cache.h"
+#include "server/rpc/call_pool.h"
+#include "server/rpc/call_record.h"
 #include "server/rpc/coordinator_convert.h"
 #include "server/rpc/coordinator_loop.h"
 #include "server/rpc/coordinator_observer.h"
 #include "server/rpc/coordinator_stream.h"
 #include "server/rpc/status_codec.h"
-#include "server/rpc/worker_call_record.h"
-#include "server/rpc/worker_pool.h"
 
 namespace annulus::rpc {
 namespace {
@@ -88,7 +88,7 @@ class Service final : public CoordinatorService, public v1::Coordinator::Callbac
         sink_(sink),
         observer_(sink),
         plans_({}),
-        planner_(std::make_unique<WorkerPool>(1, kPlansWaitingMax)),
+        planner_(std::make_unique<CallPool>(1, kPlansWaitingMax)),
         loop_(CoordinatorLoop::Start(
             options.settings, options.term,
             {.perform = [this](coordinator::Action& action) { Perform(action); },
@@ -147,7 +147,7 @@ class Service final : public CoordinatorService, public v1::Coordinator::Callbac
   std::map<CallId, EnsureCall*> calls_;                              // guarded by mutex_
   uint64_t next_id_ = 1;                                             // guarded by mutex_
   // The loop uses all of the above and goes first.
-  std::unique_ptr<WorkerPool> planner_;
+  std::unique_ptr<CallPool> planner_;
   std::unique_ptr<CoordinatorLoop> loop_;
 };
 

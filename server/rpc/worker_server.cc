@@ -2,23 +2,19 @@
 #include "server/rpc/worker_server.h"
 
 #include <google/protobuf/stubs/logging.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "server/rpc/channel_args.h"
+#include "server/base/status_macros.h"
+#include "server/rpc/listen.h"
 #include "server/rpc/worker_service.h"
 
 namespace annulus::rpc {
 namespace {
 
 constexpr char kServiceName[] = "annulus.v1.Worker";
-// A tensor frame of 4 MiB with room for its header.
-constexpr int kMaxReceiveBytes = 8 << 20;
-constexpr int kMaxStreamsPerConnection = 1024;
 constexpr auto kShutdownGrace = std::chrono::milliseconds(200);
 
 class WorkerServerImpl : public WorkerServer {
@@ -57,8 +53,6 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
     const WorkerServerOptions& options, worker::Engine* engine, metrics::MetricSink* sink) {
   // The library would print every malformed message of a client; they are refused instead.
   google::protobuf::SetLogHandler(nullptr);
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
   WorkerServiceOptions service_options;
   service_options.incarnation = options.incarnation;
@@ -67,19 +61,10 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
   service_options.max_concurrent_requests = options.max_concurrent_requests;
   std::unique_ptr<WorkerService> service = WorkerService::Create(service_options, engine, sink);
 
-  int port = 0;
-  grpc::ServerBuilder builder;
-  ApplyServerSettings(&builder);
-  builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
-  builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(service->service());
-  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen_address,
-                                               ": the address is in use or not of this host"));
-  }
-  auto result = std::make_unique<WorkerServerImpl>(std::move(service), std::move(server), port);
+  ANNULUS_ASSIGN_OR_RETURN(ListeningServer listening,
+                           Listen(options.listen_address, service->service()));
+  auto result = std::make_unique<WorkerServerImpl>(std::move(service), std::move(listening.server),
+                                                   listening.port);
   result->SetReady(false);
   return result;
 }

@@ -11,11 +11,11 @@
 #include "annulus/v1/worker.grpc.pb.h"
 #include "server/base/fault_info.h"
 #include "server/base/status_macros.h"
+#include "server/rpc/call_pool.h"
+#include "server/rpc/call_record.h"
 #include "server/rpc/status_codec.h"
-#include "server/rpc/worker_call_record.h"
 #include "server/rpc/worker_convert.h"
 #include "server/rpc/worker_names.h"
-#include "server/rpc/worker_pool.h"
 #include "server/rpc/worker_streams.h"
 
 namespace annulus::rpc {
@@ -47,7 +47,7 @@ struct Shared {
   WorkerServiceOptions options;
   worker::Engine* engine;
   metrics::MetricSink* sink;
-  WorkerPool pool;
+  CallPool pool;
   std::atomic<bool> stopping{false};
   std::atomic<int> sessions{0};
 

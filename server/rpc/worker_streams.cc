@@ -12,8 +12,8 @@
 #include "annulus/v1/worker.pb.h"
 #include "server/base/status_macros.h"
 #include "server/base/tensor_frame.h"
+#include "server/rpc/call_record.h"
 #include "server/rpc/status_codec.h"
-#include "server/rpc/worker_call_record.h"
 #include "server/rpc/worker_names.h"
 
 namespace annulus::rpc {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/rpc/worker_pool.h"
+#include "server/rpc/call_pool.h"
 
 #include <gtest/gtest.h>
 
@@ -14,11 +14,11 @@ std::chrono::steady_clock::time_point Patience() {
   return std::chrono::steady_clock::now() + std::chrono::seconds(10);
 }
 
-TEST(WorkerPool, RefusesBeyondItsThreadsAndItsQueue) {
+TEST(CallPool, RefusesBeyondItsThreadsAndItsQueue) {
   std::promise<void> gate;
   const std::shared_future<void> open = gate.get_future().share();
   std::atomic<int> ran{0};
-  WorkerPool pool(2, 1);
+  CallPool pool(2, 1);
   const auto job = [&] {
     open.wait();
     ++ran;
@@ -36,20 +36,20 @@ TEST(WorkerPool, RefusesBeyondItsThreadsAndItsQueue) {
   EXPECT_EQ(ran, 4);
 }
 
-TEST(WorkerPool, StartsJobsInTheirOrder) {
+TEST(CallPool, StartsJobsInTheirOrder) {
   std::vector<int> order;
   {
-    WorkerPool pool(1, 100);
+    CallPool pool(1, 100);
     for (int i = 0; i < 100; ++i) ASSERT_TRUE(pool.Submit([&order, i] { order.push_back(i); }));
   }
   ASSERT_EQ(order.size(), 100u);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
 }
 
-TEST(WorkerPool, TakesNothingOnceClosedButRunsWhatItTook) {
+TEST(CallPool, TakesNothingOnceClosedButRunsWhatItTook) {
   std::atomic<int> ran{0};
   {
-    WorkerPool pool(1, 10);
+    CallPool pool(1, 10);
     for (int i = 0; i < 5; ++i) ASSERT_TRUE(pool.Submit([&ran] { ++ran; }));
     pool.Close();
     EXPECT_FALSE(pool.Submit([&ran] { ++ran; }));

@@ -14,14 +14,14 @@ namespace annulus::rpc {
 
 // Threads for calls that block for long, so that the threads of the RPC library never do. Jobs
 // start in the order in which they came. Thread safe.
-class WorkerPool {
+class CallPool {
  public:
   // At most `threads` jobs run and `queue_limit` more wait. Both >= 1.
-  WorkerPool(size_t threads, size_t queue_limit);
+  CallPool(size_t threads, size_t queue_limit);
   // Runs what was submitted, then joins. Jobs must not outlast the caller's patience.
-  ~WorkerPool();
-  WorkerPool(const WorkerPool&) = delete;
-  WorkerPool& operator=(const WorkerPool&) = delete;
+  ~CallPool();
+  CallPool(const CallPool&) = delete;
+  CallPool& operator=(const CallPool&) = delete;
 
   // False, and the job is dropped, when as many wait as may or after Close.
   bool Submit(std::function<void()> job);

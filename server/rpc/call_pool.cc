@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/rpc/worker_pool.h"
+#include "server/rpc/call_pool.h"
 
 #include <utility>
 
 namespace annulus::rpc {
 
-WorkerPool::WorkerPool(size_t threads, size_t queue_limit) : queue_limit_(queue_limit) {
+CallPool::CallPool(size_t threads, size_t queue_limit) : queue_limit_(queue_limit) {
   for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
-WorkerPool::~WorkerPool() {
+CallPool::~CallPool() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     open_ = false;
@@ -19,7 +19,7 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool WorkerPool::Submit(std::function<void()> job) {
+bool CallPool::Submit(std::function<void()> job) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     // A job that an idle thread is about to take does not wait.
@@ -31,17 +31,17 @@ bool WorkerPool::Submit(std::function<void()> job) {
   return true;
 }
 
-void WorkerPool::Close() {
+void CallPool::Close() {
   const std::lock_guard<std::mutex> lock(mutex_);
   open_ = false;
 }
 
-bool WorkerPool::AwaitIdle(std::chrono::steady_clock::time_point deadline) {
+bool CallPool::AwaitIdle(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock<std::mutex> lock(mutex_);
   return changed_.wait_until(lock, deadline, [this] { return jobs_.empty() && running_ == 0; });
 }
 
-void WorkerPool::Run() {
+void CallPool::Run() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
