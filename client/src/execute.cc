@@ -19,7 +19,7 @@ namespace {
 constexpr int kAttempts = 3;
 // A call that finds its epoch over joins the next one if that forms at once; a call never spends
 // its deadline waiting for workers to replace the lost.
-constexpr absl::Duration kNextEpochWait = absl::Milliseconds(1500);
+constexpr absl::Duration kRejoinWait = absl::Milliseconds(1500);
 
 std::vector<ring::RankShard> Shards(const ring::Spec& spec) {
   const auto q = ring::Partition(spec.layout, spec.query_length, spec.context_parallel_size);
@@ -87,7 +87,7 @@ class Attempt {
   absl::Status FindGroup(uint64_t ended_epoch) {
     const bool again = ended_epoch != 0;
     auto group = cluster_->FindGroup(
-        job_.group, again ? std::min(deadline_, absl::Now() + kNextEpochWait) : deadline_);
+        job_.group, again ? std::min(deadline_, absl::Now() + kRejoinWait) : deadline_);
     if (!group.ok() && again) return cluster_->Explain(group.status(), job_.group, ended_epoch);
     ANNULUS_RETURN_IF_ERROR(group.status());
     group_ = *std::move(group);

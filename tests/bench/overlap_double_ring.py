@@ -6,11 +6,12 @@
 
 The rates are set from a run with transfers off, so that on this machine an inner hop takes 0.3 and an outer hop 3 of a step's compute. Four variants, interleaved:
 (a) plain ring, transfers between computes; (b) plain ring, transfers beside compute; (c) double ring, w = 4, beside compute; (d) transfers off.
-Prints a Markdown table; with --docs writes it and the timeline pictures there.
+Prints a Markdown table; with --docs writes the timeline pictures there.
 """
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -33,6 +34,12 @@ def measure(cluster, folder, name, *flags):
     if run.returncode:
         sys.exit(f"variant {name} failed: {run.stdout}{run.stderr}")
     return json.loads(report.read_text())
+
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}, commit {commit}"
 
 
 def main():
@@ -65,16 +72,12 @@ def main():
             exposed = statistics.median(r["exposed_comm_seconds"] for r in results[name])
             overlap = "-" if name == "d" else f"{statistics.median(r['overlap_ratio'] for r in results[name]):.3f}"
             lines.append(f"| ({name}) {words} | {min(wall):.2f} | {statistics.median(wall):.2f}, {max(wall):.2f} | {exposed:.3f} | {overlap} | {statistics.median(wall) / ideal:.2f} |")
-        table = "\n".join(lines)
-        print(table)
+        print("\n".join(lines))
+        print(f"\n{machine()}; {args.rounds} interleaved rounds; S = {SEQUENCE}, {HEADS} heads of {HEAD_DIM}, f32, full mask.")
         if args.docs:
             for name in variants:
                 svg = cluster.command("trace", folder / f"{name}.trace.json", "--format=svg")
                 (args.docs / f"overlap-{name}.svg").write_text(svg.stdout)
-            commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
-            cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
-            (args.docs / "overlap-table.md").write_text(f"{table}\n\n{cpu}, {len(__import__('os').sched_getaffinity(0))} cores, {datetime.date.today()}, commit {commit}; "
-                                                        f"{args.rounds} interleaved rounds; S = {SEQUENCE}, {HEADS} heads of {HEAD_DIM}, f32, full mask.\n")
 
 
 if __name__ == "__main__":
