@@ -135,6 +135,10 @@ typedef struct annulusComputeOptions {
   size_t struct_size;
   int32_t device_ordinal;
   int32_t threads; /* CPU: compute threads of this worker, >= 1 */
+  /* CPU: the processors to bind the compute threads to while they work, one each; the calling
+   * thread is the first. NULL and 0: the system's choice. */
+  const int32_t* cpus;
+  size_t cpu_count;
 } annulusComputeOptions;
 
 typedef struct annulusDevice annulusDevice;

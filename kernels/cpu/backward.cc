@@ -16,9 +16,8 @@ constexpr int64_t kPackedFormsOfKeys = 3;
 constexpr int64_t kPackedFormsOfQueries = 4;
 
 // A round packs some key tiles and some query blocks of a few (batch, KV head) pairs, and works
-// off all pairs of them in waves. A query block of a round is one of any head of the KV head's
-// group. In a wave no two items share a query block or a key tile, so all of them may run at once
-// without locks, and each gradient row receives its contributions in the order of the waves.
+// off all pairs of them (wave_order.h). A query block of a round is one of any head of the KV
+// head's group.
 struct Round {
   int64_t first_head = 0;
   int64_t head_count = 0;
@@ -74,6 +73,7 @@ class BackwardPass {
                                       heads_per_round_);
     workspace_.backward_keys.resize(tiles_per_round_ * heads_per_round_);
     workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
+    workspace_.orders.resize(heads_per_round_);
     for (AlignedBuffer& buffer : workspace_.per_thread) {
       buffer.Reserve(2 * kQueryBlock * kKeyTile + std::max(tile_floats_, block_floats_));
     }
@@ -97,20 +97,18 @@ class BackwardPass {
     workspace_.pool.Parallel(round.head_count * blocks, [&](int64_t item, int thread) {
       PackOneBlock(round, item / blocks, item % blocks, thread);
     });
-    const int64_t waves = std::max(tiles, blocks);
-    const int64_t width = std::min(tiles, blocks);
-    for (int64_t wave = 0; wave < waves; ++wave) {
-      workspace_.pool.Parallel(round.head_count * width, [&](int64_t item, int thread) {
-        const int64_t head = item / width;
-        const int64_t lane = item % width;
-        const int64_t other = (lane + wave) % waves;
-        const int64_t tile = tiles < blocks ? lane : other;
-        const int64_t block = tiles < blocks ? other : lane;
-        AttendBackwardPair(workspace_.backward_queries[head * blocks + block],
-                           workspace_.backward_keys[head * tiles + tile], args_.mask,
-                           args_.softmax_scale, ScratchOf(thread));
-      });
-    }
+    const int64_t heads = round.head_count;
+    for (int64_t head = 0; head < heads; ++head) workspace_.orders[head].Reset(tiles, blocks);
+    workspace_.pool.Parallel(heads * tiles * blocks, [&](int64_t item, int thread) {
+      const int64_t head = item % heads;
+      WaveOrder& order = workspace_.orders[head];
+      const WaveOrder::Pair pair = order.At(item / heads);
+      order.Begin(pair);
+      AttendBackwardPair(workspace_.backward_queries[head * blocks + pair.block],
+                         workspace_.backward_keys[head * tiles + pair.tile], args_.mask,
+                         args_.softmax_scale, ScratchOf(thread));
+      order.End(pair);
+    });
   }
 
   void PackOneTile(const Round& round, int64_t head, int64_t index, int thread) {

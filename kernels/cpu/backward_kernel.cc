@@ -31,10 +31,11 @@ struct Pair {
   const BackwardKeys& keys;
   const BackwardScratch& scratch;
   int64_t head_dim;
-  int64_t row_count;  // padded to whole groups
-  int64_t key_count;  // padded to whole panels and groups
-  bool masked = false;
-  IndexRange visible[kQueryBlock] = {};
+  int64_t row_count;                                  // padded to whole groups
+  int64_t key_count;                                  // padded to whole panels and groups
+  bool masked = false;                                // some row may not see some key
+  IndexRange visible[kQueryBlock] = {};               // keys, by row
+  IndexRange seeing[kKeyTile / kMicroRows + 1] = {};  // rows, by group of kMicroRows keys
 };
 
 bool FindVisible(const annulusMask& mask, Pair& pair) {
@@ -52,8 +53,28 @@ bool FindVisible(const annulusMask& mask, Pair& pair) {
   return any;
 }
 
+// Sets `seeing` from `visible`.
+void FindSeeing(Pair& pair) {
+  const int64_t groups = (pair.keys.count + kMicroRows - 1) / kMicroRows;
+  if (!pair.masked) {
+    std::fill(pair.seeing, pair.seeing + groups, IndexRange{0, pair.queries.count});
+    return;
+  }
+  for (int64_t i = 0; i < pair.queries.count; ++i) {
+    const IndexRange& visible = pair.visible[i];
+    if (visible.size() == 0) continue;
+    const int64_t last = (visible.end - 1) / kMicroRows;
+    for (int64_t group = visible.begin / kMicroRows; group <= last; ++group) {
+      IndexRange& rows = pair.seeing[group];
+      if (rows.size() == 0) rows.begin = i;
+      rows.end = i + 1;
+    }
+  }
+}
+
 // weights = 2^(score - lse), d_scores = weights * (d_weights - delta); zero outside `visible`.
 // On entry `weights` holds scores and `d_scores` d_weights, in columns [begin, end).
+template <bool kMasked>
 HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRICT d_scores,
                                  int64_t begin, int64_t end, IndexRange visible, float lse,
                                  float delta) {
@@ -63,12 +84,16 @@ HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRIC
   const FloatVec shift = hn::Set(d, static_cast<float>(lse * kLog2E));
   const FloatVec row_delta = hn::Set(d, delta);
   for (int64_t j = begin; j < end; j += kLanes) {
-    const FloatVec index = hn::Iota(d, static_cast<float>(j));
-    const auto seen = hn::And(hn::Ge(index, first), hn::Lt(index, last));
-    const FloatVec weight = Exp2(d, hn::Sub(hn::Load(d, weights + j), shift));
-    const FloatVec d_score = hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta));
-    hn::Store(hn::IfThenElseZero(seen, weight), d, weights + j);
-    hn::Store(hn::IfThenElseZero(seen, d_score), d, d_scores + j);
+    FloatVec weight = Exp2(d, hn::Sub(hn::Load(d, weights + j), shift));
+    FloatVec d_score = hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta));
+    if constexpr (kMasked) {
+      const FloatVec index = hn::Iota(d, static_cast<float>(j));
+      const auto seen = hn::And(hn::Ge(index, first), hn::Lt(index, last));
+      weight = hn::IfThenElseZero(seen, weight);
+      d_score = hn::IfThenElseZero(seen, d_score);
+    }
+    hn::Store(weight, d, weights + j);
+    hn::Store(d_score, d, d_scores + j);
   }
 }
 
@@ -92,8 +117,13 @@ void DifferentiateGroup(const Pair& pair, int64_t first) {
     std::fill(ds, ds + begin, 0.0f);
     std::fill(ds + end, ds + pair.key_count, 0.0f);
     const bool real = i < pair.queries.count;
-    DifferentiateRow(w, ds, begin, end, pair.visible[i], real ? pair.queries.lse.At(i) : 0.0f,
-                     real ? pair.queries.delta.At(i) : 0.0f);
+    const float lse = real ? pair.queries.lse.At(i) : 0.0f;
+    const float delta = real ? pair.queries.delta.At(i) : 0.0f;
+    if (group.masked) {
+      DifferentiateRow<true>(w, ds, begin, end, pair.visible[i], lse, delta);
+    } else {
+      DifferentiateRow<false>(w, ds, begin, end, pair.visible[i], lse, delta);
+    }
   }
 }
 
@@ -123,24 +153,12 @@ void AddQueryGradient(const Pair& pair, float softmax_scale) {
   AddRows(pair.scratch.accumulator, softmax_scale, pair.queries.dq);
 }
 
-// The rows that see any of the keys [begin, begin + kMicroRows).
-IndexRange RowsSeeing(const Pair& pair, int64_t begin) {
-  IndexRange rows = {pair.queries.count, 0};
-  for (int64_t i = 0; i < pair.queries.count; ++i) {
-    const IndexRange& visible = pair.visible[i];
-    if (visible.begin >= begin + kMicroRows || visible.end <= begin) continue;
-    rows.begin = std::min(rows.begin, i);
-    rows.end = i + 1;
-  }
-  return rows.begin < rows.end ? rows : IndexRange{0, 0};
-}
-
 // to += factor * matrix^T . panels, `matrix` being weights or d_scores.
 void AddKeyGradient(const Pair& pair, const float* matrix, const float* panels, float factor,
                     const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   for (int64_t first = 0; first < pair.keys.count; first += kMicroRows) {
-    const IndexRange rows = RowsSeeing(pair, first);
+    const IndexRange rows = pair.seeing[first / kMicroRows];
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       Accumulator<kMicroRows> acc;
       SetZero(acc);
@@ -188,6 +206,7 @@ void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& 
                RoundUp(queries.count, kMicroRows),
                RoundUp(RoundUp(keys.count, kPanelWidth), kMicroRows)};
   if (!FindVisible(mask, pair)) return;
+  FindSeeing(pair);
   for (int64_t first = 0; first < pair.row_count; first += kMicroRows) {
     DifferentiateGroup(pair, first);
   }

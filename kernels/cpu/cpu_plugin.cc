@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/cpu_plugin.h"
 
+#include <sched.h>
 #include <time.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/backward.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/validate.h"
 #include "kernels/cpu/workspace.h"
@@ -21,7 +26,7 @@
 #include "server/base/status_macros.h"
 
 struct annulusDevice {
-  explicit annulusDevice(int threads) : workspace(threads) {}
+  annulusDevice(int threads, std::vector<int> cpus) : workspace(threads, std::move(cpus)) {}
   std::mutex mutex;  // one call at a time uses the workspace
   annulus::kernels::cpu::Workspace workspace;
 };
@@ -70,6 +75,30 @@ absl::Status RequireHandle(const char* what, const void* handle) {
   return absl::OkStatus();
 }
 
+// Processors that this process may run on, one for each thread, or none.
+absl::Status CpusOf(const annulusComputeOptions& options, std::vector<int>* cpus) {
+  if (options.cpu_count == 0) return absl::OkStatus();
+  ANNULUS_RETURN_IF_ERROR(RequireHandle("cpus", options.cpus));
+  if (options.cpu_count != static_cast<size_t>(options.threads)) {
+    return absl::InvalidArgumentError(absl::StrCat("cpus: ", options.cpu_count, " for ",
+                                                   options.threads, " threads, expected one each"));
+  }
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("cpus: ", std::strerror(errno)));
+  }
+  for (size_t i = 0; i < options.cpu_count; ++i) {
+    const int cpu = options.cpus[i];
+    if (cpu < 0 || cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &allowed)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cpus: this process may not run on processor ", cpu));
+    }
+    cpus->push_back(cpu);
+  }
+  return absl::OkStatus();
+}
+
 annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** device) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("options", options));
@@ -87,7 +116,9 @@ annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** 
       return absl::InvalidArgumentError(
           absl::StrCat("threads ", options->threads, ", expected 1 to ", kThreadsMax));
     }
-    *device = new annulusDevice(options->threads);
+    std::vector<int> cpus;
+    ANNULUS_RETURN_IF_ERROR(CpusOf(*options, &cpus));
+    *device = new annulusDevice(options->threads, std::move(cpus));
     return absl::OkStatus();
   });
 }
@@ -196,7 +227,11 @@ annulusComputeStatus Attend(annulusStream* stream, const annulusAttendArgs* args
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(cpu::CheckAttend(args));
     const std::lock_guard<std::mutex> lock(stream->device->mutex);
-    cpu::Attend(*args, &stream->device->workspace);
+    if (cpu::HasFewRows(*args)) {
+      cpu::AttendFewRows(*args, &stream->device->workspace);
+    } else {
+      cpu::Attend(*args, &stream->device->workspace);
+    }
     return absl::OkStatus();
   });
 }

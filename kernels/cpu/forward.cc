@@ -12,6 +12,8 @@ namespace {
 // Packed keys of one round stay within the caches that the cores share.
 constexpr int64_t kPackedFloatsMax = int64_t{4} << 20;
 constexpr int64_t kTilesPerRoundMax = 32;
+constexpr int64_t kHalfBlock = kQueryBlock / 2;
+constexpr int64_t kLastBlocksPerThread = 2;
 
 // (batch, KV head) pairs [first, first + count) against key tiles [tiles.begin, tiles.end).
 struct Round {
@@ -19,6 +21,8 @@ struct Round {
   int64_t head_count = 0;
   IndexRange tiles;
 };
+
+int64_t CeilDiv(int64_t value, int64_t step) { return (value + step - 1) / step; }
 
 class ForwardPass {
  public:
@@ -71,13 +75,32 @@ class ForwardPass {
     workspace_.pool.Parallel(round.head_count * tiles, [&](int64_t item, int thread) {
       Pack(round, item / tiles, item % tiles, thread);
     });
-    const int64_t blocks = (workspace_.queries.size() + kQueryBlock - 1) / kQueryBlock;
+    const int64_t heads = round.head_count * group_;
+    const int64_t halves = HalfBlocks(heads);
+    const int64_t rest = std::max<int64_t>(workspace_.queries.size() - halves * kHalfBlock, 0);
+    const int64_t blocks = halves + CeilDiv(rest, kQueryBlock);
     // Last blocks first: under a causal mask they see most keys, so the short ones fill the end.
-    workspace_.pool.Parallel(round.head_count * group_ * blocks, [&](int64_t item, int thread) {
-      const int64_t head = item % (round.head_count * group_);
-      const int64_t block = blocks - 1 - item / (round.head_count * group_);
-      AttendOne(round, head / group_, head % group_, block, thread);
+    workspace_.pool.Parallel(heads * blocks, [&](int64_t item, int thread) {
+      const int64_t head = item % heads;
+      const int64_t block = blocks - 1 - item / heads;
+      AttendOne(round, head / group_, head % group_, RowsOfBlock(block, halves), thread);
     });
+  }
+
+  // How many of the first blocks of each head are half ones, so that threads end together. A row's
+  // result does not depend on the block that it is in.
+  int64_t HalfBlocks(int64_t heads) const {
+    const int threads = workspace_.pool.threads();
+    if (threads == 1) return 0;
+    const int64_t wanted = 2 * CeilDiv(kLastBlocksPerThread * threads, heads);
+    return std::min(wanted, CeilDiv(workspace_.queries.size(), kHalfBlock));
+  }
+
+  IndexRange RowsOfBlock(int64_t block, int64_t halves) const {
+    const int64_t begin =
+        block < halves ? block * kHalfBlock : halves * kHalfBlock + (block - halves) * kQueryBlock;
+    const int64_t rows = block < halves ? kHalfBlock : kQueryBlock;
+    return {begin, std::min(begin + rows, workspace_.queries.size())};
   }
 
   void Pack(const Round& round, int64_t head, int64_t index, int thread) {
@@ -96,17 +119,15 @@ class ForwardPass {
                 ScratchOf(thread).staging, &tile);
   }
 
-  void AttendOne(const Round& round, int64_t head, int64_t member, int64_t block, int thread) {
+  void AttendOne(const Round& round, int64_t head, int64_t member, IndexRange block, int thread) {
     const int64_t batch = (round.first_head + head) / args_.k.heads;
     const int64_t kv_head = (round.first_head + head) % args_.k.heads;
     const int64_t q_head = kv_head * group_ + member;
-    const int64_t begin = block * kQueryBlock;
-    const int64_t count = std::min(kQueryBlock, workspace_.queries.size() - begin);
-    const int64_t* rows = workspace_.queries.rows.data() + begin;
-    AttendBlock({GatherHead(args_.q, batch, q_head, rows, count, 0),
-                 GatherHead(args_.o, batch, q_head, rows, count, args_.o_row_offset),
+    const int64_t* rows = workspace_.queries.rows.data() + block.begin;
+    AttendBlock({GatherHead(args_.q, batch, q_head, rows, block.size(), 0),
+                 GatherHead(args_.o, batch, q_head, rows, block.size(), args_.o_row_offset),
                  GatherStat(args_.lse, batch, q_head, rows, args_.o_row_offset),
-                 workspace_.queries.positions.data() + begin, args_.mask, args_.softmax_scale,
+                 workspace_.queries.positions.data() + block.begin, args_.mask, args_.softmax_scale,
                  workspace_.tiles.data() + head * round.tiles.size(), round.tiles.size()},
                 ScratchOf(thread));
   }

@@ -2,7 +2,6 @@
 #include "kernels/cpu/forward_kernel.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "kernels/cpu/row_map.h"
@@ -14,18 +13,15 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/forward_kernel.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/group_range-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/pack-inl.h"
+#include "kernels/cpu/softmax_row-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
-
-constexpr double kLog2E = 1.4426950408889634;
-constexpr double kLn2 = 0.6931471805599453;
 
 // What a query block carries from key tile to key tile; scores are in units of log 2.
 struct BlockState {
@@ -34,39 +30,6 @@ struct BlockState {
   IndexRange visible[kQueryBlock];  // keys of the present tile
   bool touched[kQueryBlock];
 };
-
-// Turns the scores of columns [begin, end), whole panels, into weights 2^(score - max) in place,
-// exactly zero outside `visible`, and updates the row's state. Returns the factor for its output.
-template <bool kMasked>
-HWY_INLINE float SoftmaxRow(float* HWY_RESTRICT row, int64_t begin, int64_t end, IndexRange visible,
-                            SoftmaxState<float>& state) {
-  const FloatTag d;
-  const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const FloatVec first = hn::Set(d, static_cast<float>(visible.begin));
-  const FloatVec last = hn::Set(d, static_cast<float>(visible.end));
-  FloatVec max = minus_infinity;
-  for (int64_t j = begin; j < end; j += kLanes) {
-    FloatVec score = hn::Load(d, row + j);
-    if constexpr (kMasked) {
-      const FloatVec index = hn::Iota(d, static_cast<float>(j));
-      score =
-          hn::IfThenElse(hn::And(hn::Ge(index, first), hn::Lt(index, last)), score, minus_infinity);
-      hn::Store(score, d, row + j);
-    }
-    max = hn::Max(score, max);
-  }
-  const float rescale =
-      RaiseMax(state, hn::GetLane(hn::MaxOfLanes(d, max)), [](float x) { return std::exp2(x); });
-  const FloatVec shift = hn::Set(d, SafeMax(state.max));
-  FloatVec sum = hn::Zero(d);
-  for (int64_t j = begin; j < end; j += kLanes) {
-    const FloatVec weight = Exp2(d, hn::Sub(hn::Load(d, row + j), shift));
-    hn::Store(weight, d, row + j);
-    sum = hn::Add(sum, weight);
-  }
-  state.sum += hn::GetLane(hn::SumOfLanes(d, sum));
-  return rescale;
-}
 
 // output[rows] = rescale * output + weights . V over the group's keys.
 HWY_INLINE void AddWeightedValues(const float* weights, const KeyTile& tile, IndexRange keys,
@@ -127,22 +90,20 @@ void AttendGroup(const KeyTile& tile, int64_t head_dim, int64_t first,
   }
 }
 
-// The state that is in (o, lse): max = lse, sum = 1, output = o, except that what max loses by
-// rounding goes into sum, or it would drift from merge to merge. The identity's o is not read.
-void LoadState(const ForwardBlock& block, float* output, BlockState& state) {
+// The state that is in (o, lse), for `rows` rows, of which block.q.count are real. The identity's o
+// is not read.
+void LoadState(const ForwardBlock& block, int64_t rows, float* output, BlockState& state) {
   const int64_t stride = PaddedHeadDim(block.q.head_dim);
-  std::fill(output, output + kQueryBlock * stride, 0.0f);
-  for (int64_t i = 0; i < kQueryBlock; ++i) {
+  std::fill(output, output + rows * stride, 0.0f);
+  for (int64_t i = 0; i < rows; ++i) {
     state.softmax[i] = SoftmaxState<float>();
     state.visible[i] = {};
     state.touched[i] = false;
     if (i >= block.q.count) continue;
     const float lse = block.lse.At(i);
     if (lse == -std::numeric_limits<float>::infinity()) continue;
-    const double max = lse * kLog2E;
-    const float rounded = static_cast<float>(max);
-    const float sum = static_cast<float>(std::exp2(max - rounded));
-    state.softmax[i] = {rounded, sum};
+    state.softmax[i] = StateOfLse(lse);
+    const float sum = state.softmax[i].sum;
     const float* o = block.o.FloatRow(i);
     for (int64_t c = 0; c < block.q.head_dim; ++c) output[i * stride + c] = o[c] * sum;
   }
@@ -156,7 +117,7 @@ void StoreState(const ForwardBlock& block, const float* output, const BlockState
     const float inverse = 1.0f / row.sum;
     float* o = block.o.FloatRow(i);
     for (int64_t c = 0; c < block.q.head_dim; ++c) o[c] = output[i * stride + c] * inverse;
-    block.lse.At(i) = static_cast<float>(row.max * kLn2 + std::log(static_cast<double>(row.sum)));
+    block.lse.At(i) = LseOfState(row);
   }
 }
 
@@ -174,9 +135,9 @@ bool FindVisible(const ForwardBlock& block, const KeyTile& tile, BlockState& sta
 
 void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
   const int64_t head_dim = block.q.head_dim;
-  BlockState state;
-  LoadState(block, scratch.output, state);
   const int64_t rows = (block.q.count + kMicroRows - 1) / kMicroRows * kMicroRows;
+  BlockState state;
+  LoadState(block, rows, scratch.output, state);
   bool packed = false;
   for (int64_t t = 0; t < block.tile_count; ++t) {
     if (!FindVisible(block, block.tiles[t], state)) continue;

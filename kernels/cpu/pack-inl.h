@@ -17,41 +17,101 @@
 #include "kernels/cpu/gather.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/tile.h"
-#include "kernels/tensor_view.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+using PackTag = hn::CappedTag<float, 8>;  // head sizes are multiples of its lanes
+using PackVec = hn::Vec<PackTag>;
+
+// Lanes of one row from element `c` on, as floats; exact for every dtype.
+HWY_INLINE PackVec LoadFloats(const float* from, int64_t c) {
+  return hn::LoadU(PackTag(), from + c);
+}
+HWY_INLINE PackVec LoadFloats(const hwy::bfloat16_t* from, int64_t c) {
+  const hn::Rebind<hwy::bfloat16_t, PackTag> half;
+  return hn::PromoteTo(PackTag(), hn::LoadU(half, from + c));
+}
+HWY_INLINE PackVec LoadFloats(const hwy::float16_t* from, int64_t c) {
+  const hn::Rebind<hwy::float16_t, PackTag> half;
+  return hn::PromoteTo(PackTag(), hn::LoadU(half, from + c));
+}
+
+template <typename Element>
+HWY_INLINE bool LoadRowsOf(const HeadRows& source, float factor, float* HWY_RESTRICT out) {
+  const PackTag d;
+  constexpr int64_t kStep = static_cast<int64_t>(hn::MaxLanes(PackTag()));
+  const PackVec f = hn::Set(d, factor);
+  PackVec poison = hn::Zero(d);
+  for (int64_t i = 0; i < source.count; ++i) {
+    const auto* row = static_cast<const Element*>(source.Row(i));
+    for (int64_t c = 0; c < source.head_dim; c += kStep) {
+      const PackVec value = LoadFloats(row, c);
+      poison = hn::MulAdd(value, hn::Zero(d), poison);  // finite * 0 is 0, the rest is NaN
+      hn::Store(hn::Mul(value, f), d, out + i * source.head_dim + c);
+    }
+  }
+  return !hn::AllTrue(d, hn::Eq(poison, hn::Zero(d)));
+}
+
 // out[row][d] = row `rows[row]` of the head as floats times `factor`, zero rows up to `padded`.
 // Returns whether any loaded value was infinite or NaN. Rows of `out` are head_dim apart.
 HWY_INLINE bool LoadRows(const HeadRows& source, float factor, int64_t padded, float* out) {
-  const hn::CappedTag<float, 8> d;
-  auto poison = hn::Zero(d);
-  const auto f = hn::Set(d, factor);
-  for (int64_t i = 0; i < source.count; ++i) {
-    float* row = out + i * source.head_dim;
-    LoadAsFloat(source.Row(i), source.dtype, source.head_dim, row);
-    for (int64_t c = 0; c < source.head_dim; c += static_cast<int64_t>(hn::Lanes(d))) {
-      const auto value = hn::LoadU(d, row + c);
-      poison = hn::MulAdd(value, hn::Zero(d), poison);  // finite * 0 is 0, the rest is NaN
-      hn::StoreU(hn::Mul(value, f), d, row + c);
-    }
-  }
   std::fill(out + source.count * source.head_dim, out + padded * source.head_dim, 0.0f);
-  return !hn::AllTrue(d, hn::Eq(poison, hn::Zero(d)));
+  switch (source.dtype) {
+    case ANNULUS_F32:
+      return LoadRowsOf<float>(source, factor, out);
+    case ANNULUS_BF16:
+      return LoadRowsOf<hwy::bfloat16_t>(source, factor, out);
+    case ANNULUS_F16:
+      return LoadRowsOf<hwy::float16_t>(source, factor, out);
+  }
+  return true;
+}
+
+// to[c * kWidth + r] = from[r * head_dim + c] for 4 rows and 4 columns.
+template <int64_t kWidth>
+HWY_INLINE void Transpose4x4(const float* HWY_RESTRICT from, int64_t head_dim,
+                             float* HWY_RESTRICT to) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int64_t c = 0; c < 4; ++c) {
+    for (int64_t r = 0; r < 4; ++r) to[c * kWidth + r] = from[r * head_dim + c];
+  }
+#else
+  const hn::FixedTag<float, 4> d;
+  const hn::RepartitionToWide<decltype(d)> d2;
+  const auto row0 = hn::LoadU(d, from);
+  const auto row1 = hn::LoadU(d, from + head_dim);
+  const auto row2 = hn::LoadU(d, from + 2 * head_dim);
+  const auto row3 = hn::LoadU(d, from + 3 * head_dim);
+  const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, row0, row1));
+  const auto low23 = hn::BitCast(d2, hn::InterleaveLower(d, row2, row3));
+  const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, row0, row1));
+  const auto high23 = hn::BitCast(d2, hn::InterleaveUpper(d, row2, row3));
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, low01, low23)), d, to);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, to + kWidth);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, high01, high23)), d, to + 2 * kWidth);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23)), d, to + 3 * kWidth);
+#endif
 }
 
 // Groups of kWidth rows, each group transposed to [head_dim][kWidth]: "strips" and "columns".
 template <int64_t kWidth>
 HWY_INLINE void TransposeGroups(const float* HWY_RESTRICT rows, int64_t row_count, int64_t head_dim,
                                 float* HWY_RESTRICT out) {
+  constexpr int64_t kFours = kWidth / 4 * 4;
   for (int64_t group = 0; group < row_count; group += kWidth) {
     const float* from = rows + group * head_dim;
     float* to = out + group * head_dim;
-    for (int64_t c = 0; c < head_dim; ++c) {
-      for (int64_t r = 0; r < kWidth; ++r) to[c * kWidth + r] = from[r * head_dim + c];
+    for (int64_t c = 0; c < head_dim; c += 4) {
+      for (int64_t r = 0; r < kFours; r += 4) {
+        Transpose4x4<kWidth>(from + r * head_dim + c, head_dim, to + c * kWidth + r);
+      }
+    }
+    for (int64_t r = kFours; r < kWidth; ++r) {
+      for (int64_t c = 0; c < head_dim; ++c) to[c * kWidth + r] = from[r * head_dim + c];
     }
   }
 }
@@ -60,13 +120,21 @@ HWY_INLINE void TransposeGroups(const float* HWY_RESTRICT rows, int64_t row_coun
 // `block` rows apart, of which the first `row_count` are written.
 HWY_INLINE void CopyPanels(const float* HWY_RESTRICT rows, int64_t row_count, int64_t block,
                            int64_t head_dim, float* HWY_RESTRICT out) {
-  for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
-    const int64_t width = std::min(kPanelWidth, head_dim - c);
+  const FloatTag d;
+  const int64_t whole = head_dim / kPanelWidth * kPanelWidth;
+  for (int64_t c = 0; c < whole; c += kPanelWidth) {
     for (int64_t r = 0; r < row_count; ++r) {
+      const float* from = rows + r * head_dim + c;
       float* to = out + c * block + r * kPanelWidth;
-      std::copy(rows + r * head_dim + c, rows + r * head_dim + c + width, to);
-      std::fill(to + width, to + kPanelWidth, 0.0f);
+      hn::Store(hn::LoadU(d, from), d, to);
+      hn::Store(hn::LoadU(d, from + kLanes), d, to + kLanes);
     }
+  }
+  if (whole == head_dim) return;
+  for (int64_t r = 0; r < row_count; ++r) {
+    float* to = out + whole * block + r * kPanelWidth;
+    std::copy(rows + r * head_dim + whole, rows + (r + 1) * head_dim, to);
+    std::fill(to + head_dim - whole, to + kPanelWidth, 0.0f);
   }
 }
 

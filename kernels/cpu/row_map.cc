@@ -31,13 +31,15 @@ void CutTiles(const RowMap& map, int64_t tile_rows, std::vector<IndexRange>* til
 
 IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position,
                        const int64_t* key_positions, int64_t count) {
+  if (count == 0) return {};
   const int64_t* const keys_end = key_positions + count;
   const int64_t last = query_position + mask.causal_offset;
+  // Most tiles are seen whole or not at all; only the others are worth a search.
   IndexRange visible = {0, count};
-  if (mask.kind == ANNULUS_MASK_CAUSAL) {
+  if (mask.kind == ANNULUS_MASK_CAUSAL && keys_end[-1] > last) {
     visible.end = std::upper_bound(key_positions, keys_end, last) - key_positions;
   }
-  if (mask.window_left >= 0) {
+  if (mask.window_left >= 0 && key_positions[0] < last - mask.window_left) {
     visible.begin =
         std::lower_bound(key_positions, keys_end, last - mask.window_left) - key_positions;
   }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/thread_pool.h"
 
+#include <utility>
+
+#include "kernels/cpu/bound_to_cpu.h"
 #include "kernels/cpu/flush_denormals.h"
 
 namespace annulus::kernels::cpu {
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cpus) : cpus_(std::move(cpus)) {
   for (int thread = 1; thread < threads; ++thread) {
     helpers_.emplace_back([this, thread] { HelperLoop(thread); });
   }
@@ -22,6 +25,15 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::Run(int64_t items, WorkRef work) {
   const FlushDenormals flush;
+  if (cpus_.empty()) {
+    RunOnAll(items, work);
+  } else {
+    const BoundToCpu bound(cpus_[0]);
+    RunOnAll(items, work);
+  }
+}
+
+void ThreadPool::RunOnAll(int64_t items, WorkRef work) {
   if (helpers_.empty() || items <= 1) {
     for (int64_t item = 0; item < items; ++item) work.call(work.object, item, 0);
     return;
@@ -30,7 +42,7 @@ void ThreadPool::Run(int64_t items, WorkRef work) {
     const std::lock_guard<std::mutex> lock(mutex_);
     work_ = work;
     items_ = items;
-    next_item_ = 0;
+    next_item_.store(0, std::memory_order_relaxed);
     active_ = static_cast<int>(helpers_.size());
     ++generation_;
   }
@@ -42,18 +54,15 @@ void ThreadPool::Run(int64_t items, WorkRef work) {
 
 void ThreadPool::TakeItems(WorkRef work, int64_t items, int thread) {
   for (;;) {
-    int64_t item = 0;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (next_item_ >= items) return;
-      item = next_item_++;
-    }
+    const int64_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
+    if (item >= items) return;
     work.call(work.object, item, thread);
   }
 }
 
 void ThreadPool::HelperLoop(int thread) {
   const FlushDenormals flush;
+  if (!cpus_.empty()) BindThisThread(cpus_[static_cast<size_t>(thread)]);
   uint64_t seen = 0;
   for (;;) {
     WorkRef work;

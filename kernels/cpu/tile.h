@@ -16,7 +16,7 @@
 namespace annulus::kernels::cpu {
 
 inline constexpr int64_t kQueryBlock = 192;
-inline constexpr int64_t kKeyTile = 192;
+inline constexpr int64_t kKeyTile = 288;
 inline constexpr int64_t kPanelWidthMax = 32;
 inline constexpr int64_t kHeadDimMax = 256;
 inline constexpr int64_t kHeadDimStep = 8;

@@ -2,20 +2,24 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/backward_kernel.h"
+#include "kernels/cpu/few_rows_kernel.h"
 #include "kernels/cpu/forward_kernel.h"
 #include "kernels/cpu/row_map.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/wave_order.h"
 
 namespace annulus::kernels::cpu {
 
 // The compute threads of a device and the memory they work in, kept from call to call so that a
 // steady state allocates nothing. Used by one call at a time.
 struct Workspace {
-  explicit Workspace(int threads) : pool(threads), per_thread(threads) {}
+  Workspace(int threads, std::vector<int> cpus)
+      : pool(threads, std::move(cpus)), per_thread(threads) {}
 
   ThreadPool pool;
   std::vector<AlignedBuffer> per_thread;
@@ -27,6 +31,10 @@ struct Workspace {
   std::vector<KeyTile> tiles;
   std::vector<BackwardKeys> backward_keys;
   std::vector<BackwardQueries> backward_queries;
+  std::vector<WaveOrder> orders;  // by head of a round
+  std::vector<SoftmaxState<float>> partial_states;
+  std::vector<FewRowsPartial> partials;
+  std::vector<int64_t> row_positions;
 };
 
 }  // namespace annulus::kernels::cpu

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <cmath>
 #include <cstring>
@@ -62,6 +63,36 @@ TEST(CpuPlugin, OpenRefusesBadOptions) {
     EXPECT_STRNE(api->last_error(), "");
   }
   EXPECT_EQ(api->open(nullptr, &device), ANNULUS_COMPUTE_INVALID_ARGUMENT);
+}
+
+TEST(CpuPlugin, BindsThreadsToProcessors) {
+  const annulusComputeV1* api = CpuPlugin();
+  const int32_t here = sched_getcpu();
+  annulusDevice* device = nullptr;
+  annulusComputeOptions options = {sizeof(options), 0, 2, &here, 1};
+  EXPECT_EQ(api->open(&options, &device), ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_THAT(api->last_error(), HasSubstr("1 for 2 threads"));
+  const int32_t nowhere[] = {here, CPU_SETSIZE};
+  options = {sizeof(options), 0, 2, nowhere, 2};
+  EXPECT_EQ(api->open(&options, &device), ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_THAT(api->last_error(), HasSubstr("may not run on processor"));
+
+  const int32_t both[] = {here, here};
+  options.cpus = both;
+  cpu_set_t before;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  ASSERT_EQ(api->open(&options, &device), ANNULUS_COMPUTE_OK) << api->last_error();
+  annulusStream* stream = nullptr;
+  ASSERT_EQ(api->stream_create(device, &stream), ANNULUS_COMPUTE_OK);
+  AttentionCase c({1, 200, 200, 2, 2, 16});
+  const annulusAttendArgs args = c.Args();
+  EXPECT_EQ(api->attend(stream, &args), ANNULUS_COMPUTE_OK);
+  ExpectForwardMatches(c);
+  api->stream_destroy(stream);
+  api->close(device);
+  cpu_set_t after;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(after), &after), 0);
+  EXPECT_TRUE(CPU_EQUAL(&before, &after)) << "the caller runs where it may run";
 }
 
 TEST(CpuPlugin, Supports) {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/few_rows.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/few_rows_kernel.h"
+#include "kernels/cpu/tile.h"
+
+namespace annulus::kernels::cpu {
+namespace {
+
+// Large enough that merging a part costs nothing beside it, small enough that 32K keys of one head
+// make work for a dozen threads.
+constexpr int64_t kTilesPerChunk = 2;
+
+class FewRowsPass {
+ public:
+  FewRowsPass(const annulusAttendArgs& args, Workspace* workspace)
+      : args_(args),
+        workspace_(*workspace),
+        head_dim_(args.q.head_dim),
+        group_(args.q.heads / args.k.heads),
+        stride_(PaddedHeadDim(head_dim_)) {}
+
+  void Run() {
+    workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
+    workspace_.keys.Assign(args_.kv_spans, args_.kv_span_count);
+    CutTiles(workspace_.keys, kKeyTile, &workspace_.key_tiles);
+    rows_ = workspace_.queries.size() * group_;
+    chunks_ = (TileCount() + kTilesPerChunk - 1) / kTilesPerChunk;
+    if (rows_ == 0 || chunks_ == 0) return;
+    const int64_t heads = args_.k.batch * args_.k.heads;
+    Reserve(heads);
+    workspace_.pool.Parallel(heads, [&](int64_t head, int) { Pack(head); });
+    // The heads of a chunk after one another: their rows share pages.
+    workspace_.pool.Parallel(heads * chunks_, [&](int64_t item, int thread) {
+      AttendChunk(item % heads, item / heads, thread);
+    });
+    workspace_.pool.Parallel(heads, [&](int64_t head, int) { Merge(head); });
+  }
+
+ private:
+  int64_t TileCount() const { return static_cast<int64_t>(workspace_.key_tiles.size()); }
+
+  void Reserve(int64_t heads) {
+    workspace_.packed_queries.Reserve(heads * rows_ * stride_);
+    workspace_.packed_keys.Reserve(heads * chunks_ * rows_ * stride_);
+    workspace_.partial_states.resize(heads * chunks_ * rows_);
+    workspace_.partials.resize(heads * chunks_);
+    workspace_.row_positions.resize(rows_);
+    for (AlignedBuffer& buffer : workspace_.per_thread) buffer.Reserve(kFewRowsMax * kKeyTile);
+    for (int64_t i = 0; i < heads * chunks_; ++i) {
+      workspace_.partials[i] = {workspace_.partial_states.data() + i * rows_,
+                                workspace_.packed_keys.data() + i * rows_ * stride_};
+    }
+    const int64_t queries = workspace_.queries.size();
+    for (int64_t row = 0; row < rows_; ++row) {
+      workspace_.row_positions[row] = workspace_.queries.positions[row % queries];
+    }
+  }
+
+  float* PackedQueries(int64_t head) const {
+    return workspace_.packed_queries.data() + head * rows_ * stride_;
+  }
+
+  // The rows of a KV head: its group's first head's queries, its second head's, ...
+  void Pack(int64_t head) {
+    const int64_t count = workspace_.queries.size();
+    for (int64_t member = 0; member < group_; ++member) {
+      const HeadRows rows = GatherHead(args_.q, Batch(head), QueryHead(head, member),
+                                       workspace_.queries.rows.data(), count, 0);
+      PackFewRows(rows, args_.softmax_scale, PackedQueries(head) + member * count * stride_);
+    }
+  }
+
+  void AttendChunk(int64_t head, int64_t chunk, int thread) {
+    const int64_t first = chunk * kTilesPerChunk;
+    const int64_t* rows = workspace_.keys.rows.data();
+    const int64_t kv_head = head % args_.k.heads;
+    const int64_t count = workspace_.keys.size();
+    const FewRowsKeys keys = {GatherHead(args_.k, Batch(head), kv_head, rows, count, 0),
+                              GatherHead(args_.v, Batch(head), kv_head, rows, count, 0),
+                              workspace_.keys.positions.data(), workspace_.key_tiles.data() + first,
+                              std::min(kTilesPerChunk, TileCount() - first)};
+    AttendFewRows({PackedQueries(head), workspace_.row_positions.data(), rows_}, keys, args_.mask,
+                  workspace_.per_thread[thread].data(),
+                  workspace_.partials[head * chunks_ + chunk]);
+  }
+
+  void Merge(int64_t head) {
+    const int64_t count = workspace_.queries.size();
+    for (int64_t row = 0; row < rows_; ++row) {
+      const int64_t q_head = QueryHead(head, row / count);
+      const int64_t at = workspace_.queries.rows[row % count] + args_.o_row_offset;
+      MergeFewRows(workspace_.partials.data() + head * chunks_, chunks_, row, head_dim_,
+                   FloatRow(args_.o, Batch(head), at, q_head),
+                   &RowStatAt(args_.lse, Batch(head), at, q_head));
+    }
+  }
+
+  int64_t Batch(int64_t head) const { return head / args_.k.heads; }
+  int64_t QueryHead(int64_t head, int64_t member) const {
+    return head % args_.k.heads * group_ + member;
+  }
+
+  const annulusAttendArgs& args_;
+  Workspace& workspace_;
+  const int64_t head_dim_;
+  const int64_t group_;
+  const int64_t stride_;
+  int64_t rows_ = 0;    // of a KV head
+  int64_t chunks_ = 0;  // of the keys
+};
+
+}  // namespace
+
+bool HasFewRows(const annulusAttendArgs& args) {
+  int64_t queries = 0;
+  for (size_t i = 0; i < args.q_span_count; ++i) queries += args.q_spans[i].count;
+  return queries * (args.q.heads / args.k.heads) <= kFewRowsMax;
+}
+
+void AttendFewRows(const annulusAttendArgs& args, Workspace* workspace) {
+  FewRowsPass(args, workspace).Run();
+}
+
+}  // namespace annulus::kernels::cpu

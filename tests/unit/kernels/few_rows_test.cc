@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Few query rows against many keys: the unpacked path of the forward pass.
+#include "kernels/cpu/few_rows.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/few_rows_kernel.h"
+#include "tests/support/under_sanitizer.h"
+#include "tests/unit/kernels/attention_case.h"
+
+namespace annulus::kernels {
+namespace {
+
+TEST(FewRows, CountsTheRowsOfAGroup) {
+  AttentionCase c({1, 3, 10, 8, 2, 16});
+  EXPECT_TRUE(cpu::HasFewRows(c.Args()));
+  c.q_spans = {{0, 2, 0, 1}, {2, 1, 2, 1}};
+  EXPECT_TRUE(cpu::HasFewRows(c.Args()));
+  AttentionCase more({1, 4, 10, 8, 2, 16});
+  EXPECT_FALSE(cpu::HasFewRows(more.Args()));
+}
+
+TEST(FewRows, RandomShapes) {
+  std::mt19937 rng(11);
+  auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
+  CpuDevice device(2);
+  for (int trial = 0; trial < (kUnderSanitizer ? 20 : 200); ++trial) {
+    const int64_t kv_heads = pick(1, 3);
+    const int64_t group = pick(1, 4);
+    const int64_t q_rows = pick(1, static_cast<int>(cpu::kFewRowsMax / group));
+    const int64_t kv_rows = pick(1, 2000);
+    const annulusMask masks[] = {Full(), Causal(kv_rows - q_rows), Causal(pick(-20, 2000)),
+                                 Causal(kv_rows - q_rows, pick(0, 700)), Full(pick(0, 300))};
+    const annulusDtype dtypes[] = {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16};
+    AttentionCase c({pick(1, 2), q_rows, kv_rows, kv_heads * group, kv_heads, 8 * pick(2, 32),
+                     dtypes[trial % 3], masks[trial % 5], trial % 7 == 0 ? -0.3f : 0.0f},
+                    trial);
+    ASSERT_TRUE(cpu::HasFewRows(c.Args()));
+    if (trial % 4 == 1) c.kv_spans = ZigzagSpans(kv_rows, 3);
+    if (trial % 4 == 3) c.kv_spans = StripedSpans(kv_rows, 5);
+    SCOPED_TRACE(testing::Message() << "trial " << trial);
+    device.Attend(c);
+    ExpectForwardMatches(c);
+  }
+}
+
+TEST(FewRows, StateGoesOnFromStepToStep) {
+  AttentionCase c({1, 1, 4096, 4, 1, 64, ANNULUS_F32, Full()});
+  CpuDevice device(1);
+  for (int64_t step = 0; step < 64; ++step) {
+    c.kv_spans = {{64 * step, 64, 64 * step, 1}};
+    device.Attend(c);
+  }
+  c.kv_spans = {{0, 4096, 0, 1}};
+  ExpectForwardMatches(c);
+}
+
+TEST(FewRows, SameBytesForAnyThreads) {
+  AttentionCase one({2, 2, 5000, 4, 2, 64, ANNULUS_BF16, Causal(4000)});
+  AttentionCase three = one;
+  CpuDevice(1).Attend(one);
+  CpuDevice(3).Attend(three);
+  EXPECT_EQ(one.o_data, three.o_data);
+  EXPECT_EQ(one.lse_data, three.lse_data);
+}
+
+TEST(FewRows, RowsWithoutKeysKeepTheirBytes) {
+  AttentionCase c({1, 4, 50, 1, 1, 16, ANNULUS_F32, Causal(-2)});
+  std::fill(c.o_data.begin(), c.o_data.end(), 7.0f);
+  CpuDevice(1).Attend(c);
+  for (int64_t row = 0; row < 2; ++row) {
+    EXPECT_EQ(c.lse_data[row], -std::numeric_limits<float>::infinity());
+    for (int64_t d = 0; d < 16; ++d) EXPECT_EQ(c.o_data[row * 16 + d], 7.0f);
+  }
+  EXPECT_TRUE(std::isfinite(c.lse_data[2]));
+}
+
+TEST(FewRows, NaNReachesExactlyTheRowsThatSeeIt) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  for (const bool in_k : {false, true}) {
+    AttentionCase c({1, 4, 50, 1, 1, 16, ANNULUS_F32, Causal(20)});
+    AttentionCase::FillRow(in_k ? c.k() : c.v(), 0, 22, 0, kNaN);
+    CpuDevice(1).Attend(c);
+    for (int64_t row = 0; row < 4; ++row) {
+      EXPECT_EQ(std::isnan(c.o_data[row * 16]), row >= 2) << row;
+      EXPECT_EQ(std::isnan(c.lse_data[row]), in_k && row >= 2) << row;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace annulus::kernels
