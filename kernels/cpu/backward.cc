@@ -14,6 +14,7 @@ constexpr int64_t kHeadsPerRoundMax = 8;
 constexpr int64_t kPackedFloatsMax = int64_t{8} << 20;
 constexpr int64_t kPackedFormsOfKeys = 3;
 constexpr int64_t kPackedFormsOfQueries = 4;
+constexpr int64_t kMatrixFloats = kQueryBlock * kKeyTile;
 
 // A round packs some key tiles and some query blocks of a few (batch, KV head) pairs, and works
 // off all pairs of them (wave_order.h). A query block of a round is one of any head of the KV
@@ -33,7 +34,9 @@ class BackwardPass {
         head_dim_(args.q.head_dim),
         group_(args.q.heads / args.k.heads),
         tile_floats_(PackedFloats(kKeyTile, head_dim_)),
-        block_floats_(PackedFloats(kQueryBlock, head_dim_)) {}
+        block_floats_(PackedFloats(kQueryBlock, head_dim_)),
+        all_bf16_(args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
+                  args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16) {}
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
@@ -75,13 +78,13 @@ class BackwardPass {
     workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
     workspace_.orders.resize(heads_per_round_);
     for (AlignedBuffer& buffer : workspace_.per_thread) {
-      buffer.Reserve(2 * kQueryBlock * kKeyTile + std::max(tile_floats_, block_floats_));
+      buffer.Reserve(5 * kMatrixFloats / 2 + std::max(tile_floats_, block_floats_));
     }
   }
 
   BackwardScratch ScratchOf(int thread) {
     float* base = workspace_.per_thread[thread].data();
-    return {base, base + kQueryBlock * kKeyTile, base + 2 * kQueryBlock * kKeyTile};
+    return {base, base + kMatrixFloats, base + 2 * kMatrixFloats, base + 5 * kMatrixFloats / 2};
   }
 
   void PackKeys(const Round& round) {
@@ -106,7 +109,7 @@ class BackwardPass {
       order.Begin(pair);
       AttendBackwardPair(workspace_.backward_queries[head * blocks + pair.block],
                          workspace_.backward_keys[head * tiles + pair.tile], args_.mask,
-                         args_.softmax_scale, ScratchOf(thread));
+                         args_.softmax_scale, all_bf16_, ScratchOf(thread));
       order.End(pair);
     });
   }
@@ -127,7 +130,7 @@ class BackwardPass {
     keys.positions = workspace_.keys.positions.data() + range.begin;
     keys.count = count;
     PackBackwardKeys(GatherHead(args_.k, batch, kv_head, rows, count, 0),
-                     GatherHead(args_.v, batch, kv_head, rows, count, 0),
+                     GatherHead(args_.v, batch, kv_head, rows, count, 0), all_bf16_,
                      ScratchOf(thread).accumulator, &keys);
   }
 
@@ -153,7 +156,7 @@ class BackwardPass {
     queries.count = count;
     PackBackwardQueries(GatherHead(args_.q, batch, q_head, rows, count, 0),
                         GatherHead(args_.d_o, batch, q_head, rows, count, 0), args_.softmax_scale,
-                        ScratchOf(thread).accumulator, &queries);
+                        all_bf16_, ScratchOf(thread).accumulator, &queries);
   }
 
   const annulusAttendBackwardArgs& args_;
@@ -162,6 +165,7 @@ class BackwardPass {
   const int64_t group_;
   const int64_t tile_floats_;
   const int64_t block_floats_;
+  const bool all_bf16_;
   int64_t blocks_ = 0;
   int64_t tiles_per_round_ = 1;
   int64_t blocks_per_round_ = 1;

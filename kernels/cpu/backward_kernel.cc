@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/backward_kernel.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/cpu/arithmetic-inl.h"
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/group_range-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
@@ -21,9 +22,6 @@ namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr double kLog2E = 1.4426950408889634;
-constexpr float kLn2 = 0.6931471805599453f;
-
 // What the three products of a pair share: the weights and score gradients, zero wherever a row
 // may not see a key, and which keys each row sees.
 struct Pair {
@@ -32,7 +30,7 @@ struct Pair {
   const BackwardScratch& scratch;
   int64_t head_dim;
   int64_t row_count;                                  // padded to whole groups
-  int64_t key_count;                                  // padded to whole panels and groups
+  int64_t key_count;                                  // padded to whole groups and panels
   bool masked = false;                                // some row may not see some key
   IndexRange visible[kQueryBlock] = {};               // keys, by row
   IndexRange seeing[kKeyTile / kMicroRows + 1] = {};  // rows, by group of kMicroRows keys
@@ -72,19 +70,20 @@ void FindSeeing(Pair& pair) {
   }
 }
 
-// weights = 2^(score - lse), d_scores = weights * (d_weights - delta); zero outside `visible`.
-// On entry `weights` holds scores and `d_scores` d_weights, in columns [begin, end).
+// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta); zero outside
+// `visible`. On entry `weights` holds scores and `d_scores` d_weights, in columns [begin, end).
 template <bool kMasked>
 HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRICT d_scores,
-                                 int64_t begin, int64_t end, IndexRange visible, float lse,
-                                 float delta) {
+                                 int64_t begin, int64_t end, IndexRange visible, float score_factor,
+                                 float lse, float delta) {
   const FloatTag d;
   const FloatVec first = hn::Set(d, static_cast<float>(visible.begin));
   const FloatVec last = hn::Set(d, static_cast<float>(visible.end));
+  const FloatVec factor = hn::Set(d, score_factor);
   const FloatVec shift = hn::Set(d, static_cast<float>(lse * kLog2E));
   const FloatVec row_delta = hn::Set(d, delta);
   for (int64_t j = begin; j < end; j += kLanes) {
-    FloatVec weight = Exp2(d, hn::Sub(hn::Load(d, weights + j), shift));
+    FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, weights + j), factor, shift));
     FloatVec d_score = hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta));
     if constexpr (kMasked) {
       const FloatVec index = hn::Iota(d, static_cast<float>(j));
@@ -97,33 +96,46 @@ HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRIC
   }
 }
 
-// Fills weights and d_scores for the kMicroRows rows from `first` on.
-void DifferentiateGroup(const Pair& pair, int64_t first) {
+// Zeros outside [begin, end).
+HWY_INLINE void ClearOutside(int64_t begin, int64_t end, int64_t count, float* row) {
+  std::fill(row, row + begin, 0.0f);
+  std::fill(row + end, row + count, 0.0f);
+}
+
+// Fills weights and d_scores for the kMicroRows rows from `first` on, as the products take them.
+template <class Arithmetic>
+void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
+                        int64_t first) {
   const GroupRange group = RangeOfGroup(pair.visible + first);
   const int64_t begin = PanelFloor(group.keys.begin);
   const int64_t end = PanelCeil(group.keys.end);
+  const float factor = Arithmetic::ScoreFactor(softmax_scale);
+  const int64_t strip = first * pair.head_dim / Arithmetic::kPerWord;
   float* weights = pair.scratch.weights + first * kKeyTile;
   float* d_scores = pair.scratch.d_scores + first * kKeyTile;
-  StripTimesColumns(pair.queries.q_strips + first * pair.head_dim, pair.keys.k_columns,
-                    pair.head_dim, begin, end, weights);
-  StripTimesColumns(pair.queries.do_strips + first * pair.head_dim, pair.keys.v_columns,
-                    pair.head_dim, begin, end, d_scores);
+  arithmetic.StripTimesColumns(pair.queries.q_strips + strip, pair.keys.k_columns, pair.head_dim,
+                               begin, end, weights);
+  arithmetic.StripTimesColumns(pair.queries.do_strips + strip, pair.keys.v_columns, pair.head_dim,
+                               begin, end, d_scores);
   for (int64_t m = 0; m < kMicroRows; ++m) {
     const int64_t i = first + m;
     float* w = weights + m * kKeyTile;
     float* ds = d_scores + m * kKeyTile;
-    std::fill(w, w + begin, 0.0f);
-    std::fill(w + end, w + pair.key_count, 0.0f);
-    std::fill(ds, ds + begin, 0.0f);
-    std::fill(ds + end, ds + pair.key_count, 0.0f);
+    ClearOutside(begin, end, pair.key_count, w);
+    ClearOutside(begin, end, pair.key_count, ds);
     const bool real = i < pair.queries.count;
     const float lse = real ? pair.queries.lse.At(i) : 0.0f;
     const float delta = real ? pair.queries.delta.At(i) : 0.0f;
     if (group.masked) {
-      DifferentiateRow<true>(w, ds, begin, end, pair.visible[i], lse, delta);
+      DifferentiateRow<true>(w, ds, begin, end, pair.visible[i], factor, lse, delta);
     } else {
-      DifferentiateRow<false>(w, ds, begin, end, pair.visible[i], lse, delta);
+      DifferentiateRow<false>(w, ds, begin, end, pair.visible[i], factor, lse, delta);
     }
+  }
+  arithmetic.PackColumns(pair.scratch.weights, first, pair.key_count, pair.scratch.weights);
+  arithmetic.PackColumns(pair.scratch.d_scores, first, pair.key_count, pair.scratch.d_columns);
+  for (int64_t m = 0; m < kMicroRows; ++m) {
+    arithmetic.PackRow(d_scores + m * kKeyTile, pair.key_count);
   }
 }
 
@@ -136,36 +148,41 @@ void AddRows(const float* from, float factor, const HeadRows& to) {
   }
 }
 
+// The words, from and to, that hold the values [begin, end) of a summed dimension.
+template <class Arithmetic>
+HWY_INLINE IndexRange WordsOf(IndexRange values) {
+  constexpr int64_t kPerWord = Arithmetic::kPerWord;
+  return {values.begin / kPerWord, (values.end + kPerWord - 1) / kPerWord};
+}
+
 // dq += scale * d_scores . K
-void AddQueryGradient(const Pair& pair, float softmax_scale) {
+template <class Arithmetic>
+void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   for (int64_t first = 0; first < pair.row_count; first += kMicroRows) {
-    const IndexRange keys = RangeOfGroup(pair.visible + first).keys;
+    const IndexRange keys = WordsOf<Arithmetic>(RangeOfGroup(pair.visible + first).keys);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
-      Accumulator<kMicroRows> acc;
-      SetZero(acc);
-      MultiplyAdd<kMicroRows, kKeyTile, 1>(
-          pair.scratch.d_scores + first * kKeyTile + keys.begin,
-          pair.keys.k_panels + c * kKeyTile + keys.begin * kPanelWidth, keys.size(), acc);
-      StoreRows(acc, pair.scratch.accumulator + first * stride + c, stride);
+      const float* panel = pair.keys.k_panels + c * kKeyTile / Arithmetic::kPerWord;
+      arithmetic.RowsTimesPanel(pair.scratch.d_scores + first * kKeyTile + keys.begin,
+                                panel + keys.begin * kPanelWidth, keys.size(), nullptr,
+                                pair.scratch.accumulator + first * stride + c, stride);
     }
   }
   AddRows(pair.scratch.accumulator, softmax_scale, pair.queries.dq);
 }
 
-// to += factor * matrix^T . panels, `matrix` being weights or d_scores.
-void AddKeyGradient(const Pair& pair, const float* matrix, const float* panels, float factor,
-                    const HeadRows& to) {
+// to += factor * columns^T . panels, `columns` being those of the weights or of d_scores.
+template <class Arithmetic>
+void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float* columns,
+                    const float* panels, float factor, const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   for (int64_t first = 0; first < pair.keys.count; first += kMicroRows) {
-    const IndexRange rows = pair.seeing[first / kMicroRows];
+    const IndexRange rows = WordsOf<Arithmetic>(pair.seeing[first / kMicroRows]);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
-      Accumulator<kMicroRows> acc;
-      SetZero(acc);
-      MultiplyAdd<kMicroRows, 1, kKeyTile>(matrix + rows.begin * kKeyTile + first,
-                                           panels + c * kQueryBlock + rows.begin * kPanelWidth,
-                                           rows.size(), acc);
-      StoreRows(acc, pair.scratch.accumulator + first * stride + c, stride);
+      const float* panel = panels + c * kQueryBlock / Arithmetic::kPerWord;
+      arithmetic.ColumnsTimesPanel(columns + rows.begin * kKeyTile + first,
+                                   panel + rows.begin * kPanelWidth, rows.size(),
+                                   pair.scratch.accumulator + first * stride + c, stride);
     }
   }
   AddRows(pair.scratch.accumulator, factor, to);
@@ -173,22 +190,22 @@ void AddKeyGradient(const Pair& pair, const float* matrix, const float* panels, 
 
 // The three products pair by pair over visible pairs only, for blocks where a NaN or an infinity
 // must not meet the zero weight of a masked pair. Slow and rare.
-void AddGradientsOfVisiblePairs(const Pair& pair, float softmax_scale) {
+template <class Arithmetic>
+void AddGradientsOfVisiblePairs(const Pair& pair, const float* weight_columns,
+                                const float* d_score_columns, float softmax_scale) {
+  const float query_factor = Arithmetic::QueryFactor(softmax_scale);
   for (int64_t i = 0; i < pair.queries.count; ++i) {
     float* dq = pair.queries.dq.FloatRow(i);
     for (int64_t j = pair.visible[i].begin; j < pair.visible[i].end; ++j) {
-      const float weight = pair.scratch.weights[i * kKeyTile + j];
-      const float d_score = pair.scratch.d_scores[i * kKeyTile + j];
+      const float weight = Arithmetic::InColumns(weight_columns, i, j);
+      const float d_score = Arithmetic::InColumns(d_score_columns, i, j);
       float* dk = pair.keys.dk.FloatRow(j);
       float* dv = pair.keys.dv.FloatRow(j);
       for (int64_t c = 0; c < pair.head_dim; ++c) {
-        const int64_t panel = c / kPanelWidth * kPanelWidth;
-        const int64_t column = c % kPanelWidth;
-        const int64_t at_key = panel * kKeyTile + j * kPanelWidth + column;
-        const int64_t at_row = panel * kQueryBlock + i * kPanelWidth + column;
-        dq[c] += softmax_scale * d_score * pair.keys.k_panels[at_key];
-        dk[c] += kLn2 * d_score * pair.queries.q_panels[at_row];
-        dv[c] += weight * pair.queries.do_panels[at_row];
+        dq[c] += softmax_scale * d_score * Arithmetic::InPanels(pair.keys.k_panels, kKeyTile, j, c);
+        dk[c] +=
+            query_factor * d_score * Arithmetic::InPanels(pair.queries.q_panels, kQueryBlock, i, c);
+        dv[c] += weight * Arithmetic::InPanels(pair.queries.do_panels, kQueryBlock, i, c);
       }
     }
   }
@@ -196,50 +213,66 @@ void AddGradientsOfVisiblePairs(const Pair& pair, float softmax_scale) {
 
 int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
+template <class Arithmetic>
+void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float softmax_scale) {
+  for (int64_t first = 0; first < pair.row_count; first += kMicroRows) {
+    DifferentiateGroup(arithmetic, pair, softmax_scale, first);
+  }
+  const BackwardScratch& scratch = pair.scratch;
+  const float* weights = Arithmetic::Columns(scratch.weights, scratch.weights);
+  const float* d_scores = Arithmetic::Columns(scratch.d_scores, scratch.d_columns);
+  if (pair.masked && !(pair.queries.finite && pair.keys.finite)) {
+    AddGradientsOfVisiblePairs<Arithmetic>(pair, weights, d_scores, softmax_scale);
+    return;
+  }
+  AddQueryGradient(arithmetic, pair, softmax_scale);
+  AddKeyGradient(arithmetic, pair, d_scores, pair.queries.q_panels,
+                 Arithmetic::QueryFactor(softmax_scale), pair.keys.dk);
+  AddKeyGradient(arithmetic, pair, weights, pair.queries.do_panels, 1.0f, pair.keys.dv);
+}
+
 void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& keys,
-                            const annulusMask& mask, float softmax_scale,
+                            const annulusMask& mask, float softmax_scale, bool all_bf16,
                             const BackwardScratch& scratch) {
   Pair pair = {queries,
                keys,
                scratch,
                queries.dq.head_dim,
                RoundUp(queries.count, kMicroRows),
-               RoundUp(RoundUp(keys.count, kPanelWidth), kMicroRows)};
+               RoundUp(RoundUp(keys.count, kMicroRows), kPanelWidth)};
   if (!FindVisible(mask, pair)) return;
   FindSeeing(pair);
-  for (int64_t first = 0; first < pair.row_count; first += kMicroRows) {
-    DifferentiateGroup(pair, first);
-  }
-  if (pair.masked && !(queries.finite && keys.finite)) {
-    AddGradientsOfVisiblePairs(pair, softmax_scale);
-    return;
-  }
-  AddQueryGradient(pair, softmax_scale);
-  // q carries scale * log2(e): ln 2 leaves the scale.
-  AddKeyGradient(pair, scratch.d_scores, queries.q_panels, kLn2, keys.dk);
-  AddKeyGradient(pair, scratch.weights, queries.do_panels, 1.0f, keys.dv);
+  WithArithmetic(all_bf16, [&](const auto& arithmetic) {
+    AttendBackwardPairOver(arithmetic, pair, softmax_scale);
+  });
 }
 
-void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, float* staging,
+void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                           BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
-  keys->finite = !LoadRows(k, 1.0f, rows, staging);
-  TransposeGroups<kPanelWidth>(staging, rows, k.head_dim, keys->k_columns);
-  CopyPanels(staging, rows, kKeyTile, k.head_dim, keys->k_panels);
-  LoadRows(v, 1.0f, rows, staging);
-  TransposeGroups<kPanelWidth>(staging, rows, v.head_dim, keys->v_columns);
+  WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+    const int64_t words = k.head_dim / Arithmetic::kPerWord;
+    keys->finite = !Arithmetic::Load(k, rows, staging);
+    TransposeGroups<kPanelWidth>(staging, rows, words, keys->k_columns);
+    Arithmetic::Panels(staging, rows, kKeyTile, k.head_dim, keys->k_panels);
+    Arithmetic::Load(v, rows, staging);
+    TransposeGroups<kPanelWidth>(staging, rows, words, keys->v_columns);
+  });
 }
 
 void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
-                             float* staging, BackwardQueries* queries) {
+                             bool all_bf16, float* staging, BackwardQueries* queries) {
   const int64_t rows = RoundUp(q.count, kMicroRows);
-  const bool q_poisoned = LoadRows(q, static_cast<float>(softmax_scale * kLog2E), rows, staging);
-  TransposeGroups<kMicroRows>(staging, rows, q.head_dim, queries->q_strips);
-  CopyPanels(staging, rows, kQueryBlock, q.head_dim, queries->q_panels);
-  const bool do_poisoned = LoadRows(d_o, 1.0f, rows, staging);
-  TransposeGroups<kMicroRows>(staging, rows, q.head_dim, queries->do_strips);
-  CopyPanels(staging, rows, kQueryBlock, q.head_dim, queries->do_panels);
-  queries->finite = !q_poisoned && !do_poisoned;
+  WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+    const int64_t words = q.head_dim / Arithmetic::kPerWord;
+    const bool q_poisoned = Arithmetic::LoadQueries(q, softmax_scale, rows, staging);
+    TransposeGroups<kMicroRows>(staging, rows, words, queries->q_strips);
+    Arithmetic::Panels(staging, rows, kQueryBlock, q.head_dim, queries->q_panels);
+    const bool do_poisoned = Arithmetic::Load(d_o, rows, staging);
+    TransposeGroups<kMicroRows>(staging, rows, words, queries->do_strips);
+    Arithmetic::Panels(staging, rows, kQueryBlock, q.head_dim, queries->do_panels);
+    queries->finite = !q_poisoned && !do_poisoned;
+  });
 }
 
 }  // namespace
@@ -256,18 +289,20 @@ HWY_EXPORT(PackBackwardKeysImpl);
 HWY_EXPORT(PackBackwardQueriesImpl);
 
 void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys,
-                        const annulusMask& mask, float softmax_scale,
+                        const annulusMask& mask, float softmax_scale, bool all_bf16,
                         const BackwardScratch& scratch) {
-  HWY_DYNAMIC_DISPATCH(AttendBackwardPairImpl)(queries, keys, mask, softmax_scale, scratch);
+  HWY_DYNAMIC_DISPATCH(AttendBackwardPairImpl)
+  (queries, keys, mask, softmax_scale, all_bf16, scratch);
 }
 
-void PackBackwardKeys(const HeadRows& k, const HeadRows& v, float* staging, BackwardKeys* keys) {
-  HWY_DYNAMIC_DISPATCH(PackBackwardKeysImpl)(k, v, staging, keys);
+void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
+                      BackwardKeys* keys) {
+  HWY_DYNAMIC_DISPATCH(PackBackwardKeysImpl)(k, v, all_bf16, staging, keys);
 }
 
-void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
+void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale, bool all_bf16,
                          float* staging, BackwardQueries* queries) {
-  HWY_DYNAMIC_DISPATCH(PackBackwardQueriesImpl)(q, d_o, softmax_scale, staging, queries);
+  HWY_DYNAMIC_DISPATCH(PackBackwardQueriesImpl)(q, d_o, softmax_scale, all_bf16, staging, queries);
 }
 
 }  // namespace annulus::kernels::cpu

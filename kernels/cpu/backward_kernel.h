@@ -24,7 +24,7 @@ struct BackwardKeys {
   bool finite = true;  // no NaN or infinity in K
 };
 
-// One head's query block. q is scaled by softmax_scale * log2(e).
+// One head's query block, q scaled as its arithmetic has it (arithmetic-inl.h).
 struct BackwardQueries {
   float* q_strips = nullptr;
   float* do_strips = nullptr;
@@ -38,23 +38,27 @@ struct BackwardQueries {
   bool finite = true;  // no NaN or infinity in q and do
 };
 
-// `staging`: kKeyTile * head_dim floats. Sets the packed contents and `finite`.
-void PackBackwardKeys(const HeadRows& k, const HeadRows& v, float* staging, BackwardKeys* keys);
+// `all_bf16`, the same in all calls: q, k, v and do all are bfloat16, which may have an arithmetic
+// of its own (bf16_products.h). `staging`: kKeyTile * head_dim floats. Sets the packed contents and
+// `finite`.
+void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
+                      BackwardKeys* keys);
 // `staging`: kQueryBlock * head_dim floats.
-void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
+void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale, bool all_bf16,
                          float* staging, BackwardQueries* queries);
 
 // Scratch of one thread; 64-byte aligned floats.
 struct BackwardScratch {
   float* weights;      // kQueryBlock * kKeyTile
   float* d_scores;     // kQueryBlock * kKeyTile
-  float* accumulator;  // kQueryBlock * PaddedHeadDim(head_dim)
+  float* d_columns;    // kQueryBlock / 2 * kKeyTile: d_scores as words along the rows
+  float* accumulator;  // the larger of both blocks * PaddedHeadDim(head_dim)
 };
 
 // dq, dk, dv += the contributions of this pair of blocks (FlashAttention-2, arXiv 2307.08691,
 // algorithm 2). Rows whose lse is -inf and masked pairs contribute nothing, not even a NaN.
 void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys,
-                        const annulusMask& mask, float softmax_scale,
+                        const annulusMask& mask, float softmax_scale, bool all_bf16,
                         const BackwardScratch& scratch);
 
 }  // namespace annulus::kernels::cpu

@@ -176,8 +176,8 @@ void AttendTile(const FewRowsQueries& queries, const FewRowsKeys& keys, IndexRan
     const int64_t begin = PanelFloor(seen.begin);
     const int64_t end = PanelCeil(seen.end);
     SoftmaxState<float>& state = partial.softmax[r];
-    const float rescale = masked ? SoftmaxRow<true>(row, begin, end, visible[r], state)
-                                 : SoftmaxRow<false>(row, begin, end, visible[r], state);
+    const float rescale = masked ? SoftmaxRow<true>(row, begin, end, visible[r], 1.0f, state)
+                                 : SoftmaxRow<false>(row, begin, end, visible[r], 1.0f, state);
     if (rescale == 1.0f) continue;
     for (int64_t c = 0; c < head_dim; ++c) partial.output[r * stride + c] *= rescale;
   }

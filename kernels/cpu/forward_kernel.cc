@@ -13,6 +13,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/forward_kernel.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/cpu/arithmetic-inl.h"
 #include "kernels/cpu/group_range-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/pack-inl.h"
@@ -32,61 +33,68 @@ struct BlockState {
 };
 
 // output[rows] = rescale * output + weights . V over the group's keys.
-HWY_INLINE void AddWeightedValues(const float* weights, const KeyTile& tile, IndexRange keys,
-                                  int64_t head_dim, const float* rescale, float* output) {
+template <class Arithmetic>
+HWY_INLINE void AddWeightedValues(const Arithmetic& arithmetic, const float* weights,
+                                  const KeyTile& tile, IndexRange keys, int64_t head_dim,
+                                  const float* rescale, float* output) {
+  constexpr int64_t kPerWord = Arithmetic::kPerWord;
   const int64_t output_stride = PaddedHeadDim(head_dim);
+  const int64_t first = keys.begin / kPerWord;
+  const int64_t words = (keys.end + kPerWord - 1) / kPerWord - first;
   for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
-    Accumulator<kMicroRows> acc;
-    LoadScaled(output + c, output_stride, rescale, acc);
-    MultiplyAdd<kMicroRows, kKeyTile, 1>(weights + keys.begin,
-                                         tile.v_panels + c * kKeyTile + keys.begin * kPanelWidth,
-                                         keys.size(), acc);
-    StoreRows(acc, output + c, output_stride);
+    arithmetic.RowsTimesPanel(weights + first,
+                              tile.v_panels + c * kKeyTile / kPerWord + first * kPanelWidth, words,
+                              rescale, output + c, output_stride);
   }
 }
 
-// The same row by row over just the keys each row may see: where V holds a NaN or an infinity, a
-// masked key's weight of zero must not be multiplied with it.
-void AddWeightedValuesByRow(const float* weights, const KeyTile& tile, const IndexRange* visible,
-                            int64_t head_dim, const float* rescale, float* output) {
-  const int64_t output_stride = PaddedHeadDim(head_dim);
+// The same over just the keys that each row may see: where V holds a NaN or an infinity, a masked
+// key's weight of zero must not be multiplied with it. Slow and rare.
+template <class Arithmetic>
+void AddWeightedValuesByRow(const Arithmetic&, const float* weights, const KeyTile& tile,
+                            const IndexRange* visible, int64_t head_dim, const float* rescale,
+                            float* output) {
   for (int m = 0; m < kMicroRows; ++m) {
-    for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
-      float* to = output + m * output_stride + c;
-      Accumulator<1> acc;
-      LoadScaled(to, output_stride, rescale + m, acc);
-      MultiplyAdd<1, kKeyTile, 1>(weights + m * kKeyTile + visible[m].begin,
-                                  tile.v_panels + c * kKeyTile + visible[m].begin * kPanelWidth,
-                                  visible[m].size(), acc);
-      StoreRows(acc, to, output_stride);
+    float* to = output + m * PaddedHeadDim(head_dim);
+    for (int64_t c = 0; c < head_dim; ++c) {
+      float sum = rescale[m] * to[c];
+      for (int64_t j = visible[m].begin; j < visible[m].end; ++j) {
+        sum += Arithmetic::InRow(weights + m * kKeyTile, j) *
+               Arithmetic::InPanels(tile.v_panels, kKeyTile, j, c);
+      }
+      to[c] = sum;
     }
   }
 }
 
 // kMicroRows rows, from row `first` of the block on, against one key tile.
-void AttendGroup(const KeyTile& tile, int64_t head_dim, int64_t first,
-                 const ForwardScratch& scratch, BlockState& state) {
+template <class Arithmetic>
+void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const KeyTile& tile,
+                 int64_t first, const ForwardScratch& scratch, BlockState& state) {
+  const int64_t head_dim = block.q.head_dim;
   const IndexRange* visible = state.visible + first;
   const GroupRange group = RangeOfGroup(visible);
   if (group.keys.size() == 0) return;
   const int64_t begin = PanelFloor(group.keys.begin);
   const int64_t end = PanelCeil(group.keys.end);
-  float* scores = scratch.scores + first * kKeyTile;
+  const float factor = Arithmetic::ScoreFactor(block.softmax_scale);
+  float* scores = scratch.scores;
   float* output = scratch.output + first * PaddedHeadDim(head_dim);
-  StripTimesColumns(scratch.q_strips + first * head_dim, tile.k_columns, head_dim, begin, end,
-                    scores);
+  arithmetic.StripTimesColumns(scratch.q_strips + first * head_dim / Arithmetic::kPerWord,
+                               tile.k_columns, head_dim, begin, end, scores);
   for (int m = 0; m < kMicroRows; ++m) {
     SoftmaxState<float>& row = state.softmax[first + m];
-    float* row_scores = scores + m * kKeyTile;
-    state.rescale[first + m] = group.masked
-                                   ? SoftmaxRow<true>(row_scores, begin, end, visible[m], row)
-                                   : SoftmaxRow<false>(row_scores, begin, end, visible[m], row);
+    float* weights = scores + m * kKeyTile;
+    state.rescale[first + m] =
+        group.masked ? SoftmaxRow<true>(weights, begin, end, visible[m], factor, row)
+                     : SoftmaxRow<false>(weights, begin, end, visible[m], factor, row);
+    arithmetic.PackRow(weights, end);
   }
   const float* rescale = state.rescale + first;
   if (group.masked && !tile.v_finite) {
-    AddWeightedValuesByRow(scores, tile, visible, head_dim, rescale, output);
+    AddWeightedValuesByRow(arithmetic, scores, tile, visible, head_dim, rescale, output);
   } else {
-    AddWeightedValues(scores, tile, group.keys, head_dim, rescale, output);
+    AddWeightedValues(arithmetic, scores, tile, group.keys, head_dim, rescale, output);
   }
 }
 
@@ -133,8 +141,9 @@ bool FindVisible(const ForwardBlock& block, const KeyTile& tile, BlockState& sta
   return any;
 }
 
-void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
-  const int64_t head_dim = block.q.head_dim;
+template <class Arithmetic>
+void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
+                     const ForwardScratch& scratch) {
   const int64_t rows = (block.q.count + kMicroRows - 1) / kMicroRows * kMicroRows;
   BlockState state;
   LoadState(block, rows, scratch.output, state);
@@ -142,23 +151,32 @@ void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
   for (int64_t t = 0; t < block.tile_count; ++t) {
     if (!FindVisible(block, block.tiles[t], state)) continue;
     if (!packed) {
-      LoadRows(block.q, static_cast<float>(block.softmax_scale * kLog2E), rows, scratch.staging);
-      TransposeGroups<kMicroRows>(scratch.staging, rows, head_dim, scratch.q_strips);
+      Arithmetic::LoadQueries(block.q, block.softmax_scale, rows, scratch.staging);
+      TransposeGroups<kMicroRows>(scratch.staging, rows, block.q.head_dim / Arithmetic::kPerWord,
+                                  scratch.q_strips);
       packed = true;
     }
     for (int64_t first = 0; first < rows; first += kMicroRows) {
-      AttendGroup(block.tiles[t], head_dim, first, scratch, state);
+      AttendGroup(arithmetic, block, block.tiles[t], first, scratch, state);
     }
   }
   StoreState(block, scratch.output, state);
 }
 
-void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, float* staging, KeyTile* tile) {
+void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
+  WithArithmetic(block.all_bf16,
+                 [&](const auto& arithmetic) { AttendBlockOver(arithmetic, block, scratch); });
+}
+
+void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
+                     KeyTile* tile) {
   const int64_t rows = PanelCeil(k.count);
-  LoadRows(k, 1.0f, rows, staging);
-  TransposeGroups<kPanelWidth>(staging, rows, k.head_dim, tile->k_columns);
-  tile->v_finite = !LoadRows(v, 1.0f, rows, staging);
-  CopyPanels(staging, rows, kKeyTile, v.head_dim, tile->v_panels);
+  WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+    Arithmetic::Load(k, rows, staging);
+    TransposeGroups<kPanelWidth>(staging, rows, k.head_dim / Arithmetic::kPerWord, tile->k_columns);
+    tile->v_finite = !Arithmetic::Load(v, rows, staging);
+    Arithmetic::Panels(staging, rows, kKeyTile, v.head_dim, tile->v_panels);
+  });
 }
 
 const char* TargetNameImpl() { return hwy::TargetName(HWY_TARGET); }
@@ -180,8 +198,9 @@ void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(AttendBlockImpl)(block, scratch);
 }
 
-void PackKeyTile(const HeadRows& k, const HeadRows& v, float* staging, KeyTile* tile) {
-  HWY_DYNAMIC_DISPATCH(PackKeyTileImpl)(k, v, staging, tile);
+void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
+                 KeyTile* tile) {
+  HWY_DYNAMIC_DISPATCH(PackKeyTileImpl)(k, v, all_bf16, staging, tile);
 }
 
 const char* SimdTargetName() { return HWY_DYNAMIC_DISPATCH(TargetNameImpl)(); }

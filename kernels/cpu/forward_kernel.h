@@ -21,14 +21,16 @@ struct KeyTile {
   bool v_finite = true;  // no NaN or infinity in V: a weight of zero may be multiplied with it
 };
 
-// Fills tile->k_columns, v_panels and v_finite. `staging`: kKeyTile * head_dim floats.
-void PackKeyTile(const HeadRows& k, const HeadRows& v, float* staging, KeyTile* tile);
+// Fills tile->k_columns, v_panels and v_finite. `all_bf16`: q, k and v all are bfloat16, which may
+// have an arithmetic of its own (bf16_products.h). `staging`: kKeyTile * head_dim floats.
+void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
+                 KeyTile* tile);
 
 // Scratch of one thread; pointers to 64-byte aligned floats.
 struct ForwardScratch {
-  float* staging;   // kQueryBlock * head_dim
+  float* staging;   // kKeyTile * head_dim
   float* q_strips;  // PackedFloats(kQueryBlock, head_dim)
-  float* scores;    // kQueryBlock * kKeyTile
+  float* scores;    // kMicroRowsMax * kKeyTile
   float* output;    // kQueryBlock * PaddedHeadDim(head_dim)
 };
 
@@ -41,6 +43,7 @@ struct ForwardBlock {
   const int64_t* q_positions;
   annulusMask mask;
   float softmax_scale;
+  bool all_bf16;  // as the tiles were packed
   const KeyTile* tiles;
   int64_t tile_count;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// One row of scores against the online softmax. Scores are in units of log 2. Included once per
-// instruction set.
+// One row of scores against the online softmax. Scores times a positive factor are in units of
+// log 2. Included once per instruction set.
 
 #if defined(ANNULUS_KERNELS_CPU_SOFTMAX_ROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ANNULUS_KERNELS_CPU_SOFTMAX_ROW_INL_H_
@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/arithmetic-inl.h"
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/row_map.h"
@@ -24,9 +25,6 @@ HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-inline constexpr double kLog2E = 1.4426950408889634;
-inline constexpr double kLn2 = 0.6931471805599453;
 
 // The state whose natural-log LSE is `lse`, not -inf: max = lse, sum = 1, except that what max
 // loses by rounding goes into sum, or it would drift from merge to merge.
@@ -40,11 +38,12 @@ HWY_INLINE float LseOfState(const SoftmaxState<float>& state) {
   return static_cast<float>(state.max * kLn2 + std::log(static_cast<double>(state.sum)));
 }
 
-// Turns the scores of columns [begin, end), whole panels, into weights 2^(score - max) in place,
-// exactly zero outside `visible`, and updates the row's state. Returns the factor for its output.
+// Turns the scores of columns [begin, end), whole panels, into weights 2^(factor * score - max) in
+// place, exactly zero outside `visible`, and updates the row's state. Returns the factor for its
+// output.
 template <bool kMasked>
 HWY_INLINE float SoftmaxRow(float* HWY_RESTRICT row, int64_t begin, int64_t end, IndexRange visible,
-                            SoftmaxState<float>& state) {
+                            float score_factor, SoftmaxState<float>& state) {
   const FloatTag d;
   const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
   const FloatVec first = hn::Set(d, static_cast<float>(visible.begin));
@@ -60,12 +59,13 @@ HWY_INLINE float SoftmaxRow(float* HWY_RESTRICT row, int64_t begin, int64_t end,
     }
     max = hn::Max(score, max);
   }
-  const float rescale =
-      RaiseMax(state, hn::GetLane(hn::MaxOfLanes(d, max)), [](float x) { return std::exp2(x); });
+  const float rescale = RaiseMax(state, score_factor * hn::GetLane(hn::MaxOfLanes(d, max)),
+                                 [](float x) { return std::exp2(x); });
+  const FloatVec factor = hn::Set(d, score_factor);
   const FloatVec shift = hn::Set(d, SafeMax(state.max));
   FloatVec sum = hn::Zero(d);
   for (int64_t j = begin; j < end; j += kLanes) {
-    const FloatVec weight = Exp2(d, hn::Sub(hn::Load(d, row + j), shift));
+    const FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, row + j), factor, shift));
     hn::Store(weight, d, row + j);
     sum = hn::Add(sum, weight);
   }

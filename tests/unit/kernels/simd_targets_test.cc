@@ -4,7 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "hwy/highway.h"
+#include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/forward_kernel.h"
 #include "tests/unit/kernels/attention_case.h"
 
@@ -14,7 +18,10 @@ namespace {
 class SimdTarget : public testing::TestWithParam<int64_t> {
  protected:
   void SetUp() override { Choose(GetParam()); }
-  void TearDown() override { Choose(0); }
+  void TearDown() override {
+    Choose(0);
+    cpu::SetBf16Mode(cpu::Bf16Mode::kBest);
+  }
 
  private:
   static void Choose(int64_t targets) {
@@ -28,12 +35,70 @@ TEST_P(SimdTarget, ForwardAndBackwardWithinGates) {
   CpuDevice device(1);
   for (const int64_t head_dim : {16, 40, 72, 128}) {
     for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
-      AttentionCase c({1, 100, 207, 2, 1, head_dim, dtype, Causal(107, 150)});
+      AttentionCase c({1, 100, 307, 2, 1, head_dim, dtype, Causal(207, 150)});
       SCOPED_TRACE(testing::Message() << "head size " << head_dim << " dtype " << dtype);
       device.Attend(c);
       ExpectForwardMatches(c);
       device.AttendBackward(c);
       ExpectGradientsMatch(c);
+    }
+  }
+}
+
+// Products of bfloat16 pairs, in plain C++ and, where the processor has them, natively.
+TEST_P(SimdTarget, Bf16ProductsWithinGates) {
+  CpuDevice device(1);
+  for (const cpu::Bf16Mode mode : {cpu::Bf16Mode::kEmulated, cpu::Bf16Mode::kBest}) {
+    cpu::SetBf16Mode(mode);
+    for (const int64_t head_dim : {16, 40, 128}) {
+      for (const float scale : {0.0f, 0.2f, -0.2f}) {
+        for (const annulusMask mask : {Full(), Causal(201), Causal(60, 101)}) {
+          AttentionCase c({1, 101, 301, 2, 1, head_dim, ANNULUS_BF16, mask, scale});
+          SCOPED_TRACE(testing::Message() << "head size " << head_dim << " scale " << scale
+                                          << " offset " << mask.causal_offset);
+          device.Attend(c);
+          ExpectForwardMatches(c);
+          device.AttendBackward(c);
+          ExpectGradientsMatch(c);
+        }
+      }
+    }
+  }
+}
+
+// What the tests above and below rely on: the mode decides.
+TEST_P(SimdTarget, Bf16ModesAreTwoArithmetics) {
+  CpuDevice device(1);
+  AttentionCase emulated({1, 60, 60, 1, 1, 16, ANNULUS_BF16});
+  AttentionCase converted = emulated;
+  cpu::SetBf16Mode(cpu::Bf16Mode::kEmulated);
+  device.Attend(emulated);
+  cpu::SetBf16Mode(cpu::Bf16Mode::kConvert);
+  device.Attend(converted);
+  EXPECT_NE(emulated.o_data, converted.o_data);
+}
+
+// A NaN behind a mask touches nothing, whatever multiplies.
+TEST_P(SimdTarget, Bf16ProductsKeepMaskedNaNOut) {
+  CpuDevice device(1);
+  for (const cpu::Bf16Mode mode : {cpu::Bf16Mode::kEmulated, cpu::Bf16Mode::kBest}) {
+    cpu::SetBf16Mode(mode);
+    AttentionCase c({1, 50, 50, 1, 1, 16, ANNULUS_BF16, Causal(0)});
+    AttentionCase clean = c;
+    for (const annulusTensor& tensor : {c.k(), c.v(), c.q(), c.d_o()}) {
+      AttentionCase::FillRow(tensor, 0, 40, 0, std::numeric_limits<float>::quiet_NaN());
+    }
+    device.Attend(clean);
+    device.Attend(c);
+    for (int64_t row = 0; row < 50; ++row) {
+      EXPECT_EQ(std::isnan(c.o_data[row * 16]), row >= 40) << row;
+      if (row >= 40) continue;
+      EXPECT_NEAR(c.o_data[row * 16], clean.o_data[row * 16], 1e-6) << row;
+    }
+    device.AttendBackward(c);
+    for (int64_t row = 0; row < 50; ++row) {
+      EXPECT_EQ(std::isnan(c.dq_data[row * 16]), row >= 40) << row;
+      EXPECT_TRUE(std::isnan(c.dk_data[row * 16])) << "seen by the query that is NaN";
     }
   }
 }
