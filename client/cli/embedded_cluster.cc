@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/embedded_cluster.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,7 +18,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "absl/types/span.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/interrupt.h"
 #include "server/base/status_macros.h"
@@ -124,6 +127,21 @@ int DefaultThreads(int workers) {
   return std::max(1, cores / workers);
 }
 
+// `count` processors that this process may run on.
+absl::StatusOr<std::vector<int>> CpusToPin(int count) {
+  std::vector<int> cpus;
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  sched_getaffinity(0, sizeof(allowed), &allowed);
+  for (int cpu = 0; cpu < CPU_SETSIZE && static_cast<int>(cpus.size()) < count; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
+  }
+  if (static_cast<int>(cpus.size()) == count) return cpus;
+  return UsageError(absl::StrCat("--pin-threads: ", count,
+                                 " compute threads in all, expected at most one for each of the ",
+                                 cpus.size(), " processors of this machine"));
+}
+
 }  // namespace
 
 absl::Status EmbeddedCluster::Launch(const std::string& folder, const std::string& name,
@@ -168,6 +186,8 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
                                           {"--listen", options.listen}));
   ANNULUS_RETURN_IF_ERROR(cluster->AwaitAddresses(folder->path(), deadline));
   const int threads = options.threads > 0 ? options.threads : DefaultThreads(options.workers);
+  ANNULUS_ASSIGN_OR_RETURN(const std::vector<int> cpus,
+                           CpusToPin(options.pin_threads ? options.workers * threads : 0));
   const int per_node = options.ranks_per_node > 0 ? options.ranks_per_node : options.workers;
   for (int i = 0; i < options.workers; ++i) {
     std::vector<std::string> args{"--coordinator", cluster->coordinator().listen,
@@ -175,6 +195,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
                                   "--node",        absl::StrFormat("node-%d", i / per_node),
                                   "--listen",      "127.0.0.1:0",
                                   "--threads",     absl::StrCat(threads)};
+    if (options.pin_threads) {
+      args.push_back("--cpus");
+      args.push_back(absl::StrJoin(absl::MakeSpan(cpus).subspan(i * threads, threads), ","));
+    }
     if (options.memory_limit_bytes > 0) {
       args.push_back("--memory-limit");
       args.push_back(absl::StrCat(options.memory_limit_bytes));

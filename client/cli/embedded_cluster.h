@@ -17,6 +17,7 @@ struct EmbeddedClusterOptions {
   int workers = 1;
   int ranks_per_node = 0;           // 0: all on one node
   int threads = 0;                  // per worker; 0: cores / workers, at least 1
+  bool pin_threads = false;         // each worker's compute threads to processors of their own
   uint64_t memory_limit_bytes = 0;  // per worker; 0: the worker's own default
   std::string listen = "127.0.0.1:0";
   std::string program_folder;  // "": that of this program

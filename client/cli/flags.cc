@@ -122,6 +122,8 @@ void AddClusterFlags(CLI::App* app, RunFlags* flags) {
   app->add_option("--threads,--workers-threads", flags->threads,
                   "Compute threads of each worker that is started (default cores / workers)")
       ->check(CLI::Range(1, 4096));
+  app->add_flag("--pin-threads", flags->pin_threads,
+                "Binds each such worker's compute threads to processors of their own");
   app->add_option("--memory-limit", flags->memory_limit,
                   "Of each worker that is started, such as 4GiB");
 }
@@ -243,9 +245,11 @@ absl::Status CheckRunFlags(const RunFlags& flags) {
   if (flags.transfers_off && !flags.output.empty()) {
     return UsageError("--transfers-off gives wrong results by intent: leave out --output");
   }
-  if (!flags.coordinator.empty() && (flags.threads != 0 || !flags.memory_limit.empty())) {
+  if (!flags.coordinator.empty() &&
+      (flags.threads != 0 || flags.pin_threads || !flags.memory_limit.empty())) {
     return UsageError(
-        "--threads and --memory-limit are for workers that run starts itself: leave them out with "
+        "--threads, --pin-threads and --memory-limit are for workers that run starts itself: leave "
+        "them out with "
         "--coordinator");
   }
   if (!flags.memory_limit.empty()) {

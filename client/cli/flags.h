@@ -57,6 +57,7 @@ struct RunFlags {
   std::string coordinator;
   std::string group;
   int threads = 0;  // per worker of our own; 0: cores / workers
+  bool pin_threads = false;
   std::string memory_limit;
 };
 

@@ -10,6 +10,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "server/apps/cpu_list.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::apps {
@@ -21,6 +22,8 @@ struct RawFlags {
   std::string listen = "127.0.0.1:0";
   std::string metrics_listen = "127.0.0.1:0";
   uint64_t memory_limit = uint64_t{8} << 30;
+  int threads = 0;  // not said
+  std::string cpus;
 };
 
 void DeclareAddresses(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
@@ -56,9 +59,11 @@ void DeclareResources(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
                  "most memory for tensors and buffers, such as 8GiB; 0: no limit")
       ->transform(CLI::AsSizeValue(true))
       ->default_str("8GiB");
-  app.add_option("--threads", flags.threads, "compute threads")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  app.add_option("--threads", raw.threads, "compute threads (default 1, or the number of --cpus)")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--cpus", raw.cpus,
+                 "processors to bind the compute threads to while they work, one each, such as "
+                 "0,2-3 (default: the system's choice)");
   app.add_option("--max-requests", flags.max_requests,
                  "requests that run at once; as many again may wait")
       ->check(CLI::Range(1, 256))
@@ -112,7 +117,23 @@ absl::StatusOr<HostPort> ParseAddress(const char* flag, const std::string& text)
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", address.status().message()));
 }
 
+absl::Status CompleteThreads(const RawFlags& raw, WorkerFlags* flags) {
+  if (!raw.cpus.empty()) {
+    auto cpus = ParseCpuList(raw.cpus);
+    if (!cpus.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--cpus: ", cpus.status().message()));
+    }
+    flags->cpus = *std::move(cpus);
+  }
+  const int count = static_cast<int>(flags->cpus.size());
+  flags->threads = raw.threads > 0 ? raw.threads : std::max(1, count);
+  if (count == 0 || count == flags->threads) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--cpus: expected one processor for each of the ",
+                                                 flags->threads, " threads, got ", count));
+}
+
 absl::Status Complete(const RawFlags& raw, WorkerFlags* flags) {
+  ANNULUS_RETURN_IF_ERROR(CompleteThreads(raw, flags));
   ANNULUS_ASSIGN_OR_RETURN(flags->coordinator, ParseAddress("--coordinator", raw.coordinator));
   ANNULUS_ASSIGN_OR_RETURN(flags->listen, ParseAddress("--listen", raw.listen));
   flags->serve_metrics = !raw.metrics_listen.empty();

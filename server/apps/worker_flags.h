@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "server/apps/process.h"
 
@@ -22,6 +23,7 @@ struct WorkerFlags {
   std::string data_address = "127.0.0.1";
   uint64_t memory_limit_bytes = 0;
   int threads = 1;
+  std::vector<int> cpus;  // none, or one for each thread
   std::string compute_plugin = "cpu";
   std::string transport_plugin = "host";
   int max_requests = 8;

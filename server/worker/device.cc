@@ -8,7 +8,8 @@
 
 namespace annulus::worker {
 
-absl::StatusOr<std::shared_ptr<Device>> Device::Open(const annulusComputeV1* table, int threads) {
+absl::StatusOr<std::shared_ptr<Device>> Device::Open(const annulusComputeV1* table, int threads,
+                                                     const std::vector<int>& cpus) {
   if (table == nullptr) return absl::InvalidArgumentError("no compute plugin given");
   if (table->struct_size < sizeof(annulusComputeV1)) {
     return absl::InvalidArgumentError(absl::StrCat("the compute plugin's table has ",
@@ -18,6 +19,8 @@ absl::StatusOr<std::shared_ptr<Device>> Device::Open(const annulusComputeV1* tab
   annulusComputeOptions options{};
   options.struct_size = sizeof(options);
   options.threads = threads;
+  options.cpus = cpus.data();
+  options.cpu_count = cpus.size();
   annulusDevice* opened = nullptr;
   const annulusComputeStatus status = table->open(&options, &opened);
   if (status != ANNULUS_COMPUTE_OK) {

@@ -17,9 +17,11 @@ namespace annulus::worker {
 // An opened compute device and its streams, over the C table. Thread safe.
 class Device {
  public:
+  // `cpus`: none, or a processor for each thread to be bound to.
   // INVALID_ARGUMENT for a table that is too small; UNIMPLEMENTED for a device whose memory the
   // host cannot touch; else what the device says.
-  static absl::StatusOr<std::shared_ptr<Device>> Open(const annulusComputeV1* table, int threads);
+  static absl::StatusOr<std::shared_ptr<Device>> Open(const annulusComputeV1* table, int threads,
+                                                      const std::vector<int>& cpus = {});
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

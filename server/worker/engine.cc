@@ -242,7 +242,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
         "compute_threads (", options.compute_threads, ") and max_concurrent_requests (",
         options.max_concurrent_requests, ") must be at least 1"));
   }
-  ANNULUS_ASSIGN_OR_RETURN(auto device, Device::Open(options.compute, options.compute_threads));
+  ANNULUS_ASSIGN_OR_RETURN(
+      auto device, Device::Open(options.compute, options.compute_threads, options.compute_cpus));
   return std::make_unique<EngineImpl>(options, std::move(device));
 }
 

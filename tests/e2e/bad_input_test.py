@@ -57,6 +57,16 @@ class BadInput(unittest.TestCase):
         self.assertEqual(before, left_behind(self.folder), f"{arguments} left something behind")
         return result
 
+    def test_threads_to_pin_need_processors(self):
+        self.refused(["run", *SMALL, "--context-parallel-size", "2", "--threads", "2000", "--pin-threads"], USAGE, "--pin-threads", "4000")
+        self.refused(["up", "--workers", "2", "--threads", "2000", "--pin-threads"], USAGE, "--pin-threads", "4000")
+        self.refused(["run", *SMALL, "--coordinator", "127.0.0.1:1", "--pin-threads"], USAGE, "--pin-threads", "--coordinator")
+        for arguments, word in ((["--cpus", "0-"], "0,2-3"), (["--cpus", "0", "--threads", "2"], "each of the 2 threads, got 1")):
+            result = subprocess.run([BIN / "annulus-worker", "--coordinator", "127.0.0.1:1", *arguments], capture_output=True, text=True, timeout=30)
+            self.assertEqual(USAGE, result.returncode, result.stderr)
+            self.assertIn("--cpus", result.stderr)
+            self.assertIn(word, result.stderr)
+
     def test_window_must_divide_the_size(self):
         self.refused(["run", *SMALL, "--context-parallel-size", 6, "--cp-window-size", 4], USAGE, "window", "4", "1, 2, 3, 6")
 

@@ -90,6 +90,7 @@ class Run {
     options.workers = flags_.shape.context_parallel_size;
     options.ranks_per_node = flags_.ranks_per_node;
     options.threads = flags_.threads;
+    options.pin_threads = flags_.pin_threads;
     if (!flags_.memory_limit.empty()) {
       ANNULUS_ASSIGN_OR_RETURN(options.memory_limit_bytes, ParseBytes(flags_.memory_limit));
     }

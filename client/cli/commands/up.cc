@@ -77,6 +77,8 @@ Command AddUpCommand(CLI::App* app) {
   app->add_option("--threads,--workers-threads", flags->cluster.threads,
                   "Compute threads of each worker (default cores / workers)")
       ->check(CLI::Range(1, 4096));
+  app->add_flag("--pin-threads", flags->cluster.pin_threads,
+                "Binds each worker's compute threads to processors of their own");
   app->add_option("--memory-limit", flags->memory_limit, "Of each worker, such as 4GiB");
   app->add_option("--listen", flags->cluster.listen,
                   "Address of the coordinator (default 127.0.0.1 and a free port)");
