@@ -3,9 +3,10 @@
 # make test: the same for the tests. make help lists the rest.
 BUILD ?= build
 JOBS ?= $(shell nproc)
+AVX512_TESTS = kernels_simd_targets_test kernels_extremes_test kernels_few_rows_test
 CTEST = ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 
-.PHONY: help run build test test-full sanitize asan tsan tidy format install-packages install-test-packages clean
+.PHONY: help run build test test-full test-avx512 sanitize asan tsan tidy format install-packages install-test-packages clean
 
 help:
 	@grep -E '^# make|^#   ' Makefile | sed 's/^# //'
@@ -27,6 +28,13 @@ test: install-test-packages
 # make test-full: also the long matrix, the fault repetitions and everything else labelled full.
 test-full: test
 	$(CTEST) --label-regex full
+
+# make test-avx512: the AVX-512 kernels within the same gates, on an emulated processor (Bochs); about 10 minutes.
+test-avx512: install-test-packages
+	cmake --preset release -B $(BUILD) -DANNULUS_TESTS=ON
+	cmake --build $(BUILD) -j $(JOBS) --target $(AVX512_TESTS)
+	tests/emulated/run_in_bochs.py --folder $(BUILD)/emulated '$(BUILD)/tests/kernels_simd_targets_test --gtest_filter=*/AVX3' \
+	  $(BUILD)/tests/kernels_extremes_test $(BUILD)/tests/kernels_few_rows_test
 
 # make sanitize: the gRPC-free libraries and their tests under ASan + UBSan, then under TSan.
 sanitize: asan tsan
