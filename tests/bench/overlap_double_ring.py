@@ -9,17 +9,14 @@ The rates are set from a run with transfers off, so that on this machine an inne
 Prints a Markdown table; with --docs writes the timeline pictures there.
 """
 import argparse
-import datetime
 import json
-import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from cluster import Cluster  # noqa: E402
+from figures import machine  # noqa: E402
 
 RANKS, PER_NODE, SEQUENCE, HEADS, HEAD_DIM = 8, 4, 16384, 4, 64
 INNER_HOP_STEPS, OUTER_HOP_STEPS = 0.3, 3.0
@@ -34,12 +31,6 @@ def measure(cluster, folder, name, *flags):
     if run.returncode:
         sys.exit(f"variant {name} failed: {run.stdout}{run.stderr}")
     return json.loads(report.read_text())
-
-
-def machine():
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}, commit {commit}"
 
 
 def main():
