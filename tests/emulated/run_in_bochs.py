@@ -14,14 +14,15 @@ A gtest program that runs no test at all counts as failed. Exit code 125: the em
 import argparse
 import os
 import pathlib
-import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+import tty
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MARK = "run_in_bochs:"
@@ -134,13 +135,24 @@ def make_image(folder, commands):
                     "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", folder / "cd"], check=True, stderr=subprocess.DEVNULL)
 
 
-def drain(descriptor):
-    """Bochs draws its text screen on a terminal of its own, which nobody reads."""
+def drain(said, copy):
+    """Bochs draws its screen on a terminal it opens itself, whose name it says; it would wait for ever if nobody read that."""
+    for line in said:
+        copy.write(line)
+        screen = re.search(rb'connected to screen "(.*)"', line)
+        if screen:
+            descriptor = os.open(screen.group(1), os.O_RDWR | os.O_NOCTTY)
+            tty.setraw(descriptor)
+            threading.Thread(target=read_for_ever, args=(descriptor,), daemon=True).start()
+
+
+def read_for_ever(descriptor):
     try:
         while os.read(descriptor, 65536):
             pass
     except OSError:
-        pass
+        pass  # Bochs has ended
+    os.close(descriptor)
 
 
 def boot(folder, options):
@@ -149,11 +161,10 @@ def boot(folder, options):
     (folder / "bochsrc").write_text(BOCHSRC.format(cpu=options.cpu, memory=options.memory, folder=folder))
     serial = folder / "serial.txt"
     serial.write_bytes(b"")
-    master, slave = pty.openpty()
-    emulator = subprocess.Popen(["bochs", "-q", "-f", folder / "bochsrc", "-rc", folder / "debugger"], cwd=folder, start_new_session=True,
-                                stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
-    os.close(slave)
-    threading.Thread(target=drain, args=(master,), daemon=True).start()
+    emulator = subprocess.Popen(["bochs", "-f", folder / "bochsrc", "-rc", folder / "debugger"], cwd=folder, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "TERM": "xterm"}, start_new_session=True)
+    reader = threading.Thread(target=drain, args=(emulator.stdout, open(folder / "debugger.txt", "wb", buffering=0)), daemon=True)
+    reader.start()
     deadline = time.monotonic() + options.timeout
     try:
         with open(serial, encoding="utf-8", errors="replace", newline="\n") as lines:
@@ -168,13 +179,14 @@ def boot(folder, options):
                         if line == f"{MARK} end":
                             return
                 if ended:
+                    code = emulator.poll()
+                    print(f"{MARK}", f"the time limit of {options.timeout} s has passed" if code is None else f"Bochs ended with {code}")
                     yield None
                     return
                 time.sleep(0.2)
     finally:
         emulator.kill()
         emulator.wait()
-        os.close(master)
 
 
 def run(folder, options, commands):
@@ -186,7 +198,7 @@ def run(folder, options, commands):
 
     for line in boot(folder, options):
         if line is None:
-            print(f"{MARK} the guest did not come to its end within {options.timeout} s; see serial.txt and bochs.log in {folder}")
+            print(f"{MARK} the guest did not come to its end; see serial.txt, bochs.log and debugger.txt in {folder}")
             return EMULATOR_FAILED
         if line.startswith(f"{MARK} cpu "):
             flags, booted = line.split(), True
@@ -221,6 +233,7 @@ def main():
     subprocess.run([ROOT / "tools/install_packages.sh", ROOT / "tools/packages-emulated.txt"], check=True)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EMULATOR_FAILED))  # and the emulator is stopped on the way out
     commands = [shlex.split(command) for command in options.commands]
     make_image(folder, commands)
     return run(folder, options, commands)
