@@ -141,6 +141,12 @@ typedef struct annulusComputeOptions {
   size_t cpu_count;
 } annulusComputeOptions;
 
+/* What a device can do at best, the yardsticks that a kernel's speed is given as a share of. */
+typedef enum annulusCeiling {
+  ANNULUS_CEILING_MULTIPLY_ADD_F32 = 0, /* work: floating-point operations, two a multiply-add */
+  ANNULUS_CEILING_MEMORY_READ = 1,      /* work: bytes, of an array far beyond the caches */
+} annulusCeiling;
+
 typedef struct annulusDevice annulusDevice;
 typedef struct annulusStream annulusStream;
 typedef struct annulusEvent annulusEvent;
@@ -201,6 +207,11 @@ typedef struct annulusComputeV1 {
   annulusComputeStatus (*finish)(annulusStream* stream, const annulusTensor* src,
                                  const annulusTensor* dst);
   annulusComputeStatus (*fill_zero)(annulusStream* stream, void* memory, size_t bytes);
+
+  /* Since abi_minor 1. Runs on all compute units for about a millisecond; *work is what is done
+   * then, for the caller to divide by the time from the call to the end of the work. The first
+   * MEMORY_READ of a device takes longer: it makes the array. */
+  annulusComputeStatus (*run_ceiling)(annulusStream* stream, annulusCeiling ceiling, double* work);
 } annulusComputeV1;
 
 #ifdef __cplusplus

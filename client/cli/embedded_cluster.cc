@@ -122,11 +122,6 @@ absl::Status EndedWhileStarting(const std::string& name, const ChildProcess& chi
                                        : absl::InternalError(message);
 }
 
-int DefaultThreads(int workers) {
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return std::max(1, cores / workers);
-}
-
 // `count` processors that this process may run on.
 absl::StatusOr<std::vector<int>> CpusToPin(int count) {
   std::vector<int> cpus;
@@ -143,6 +138,11 @@ absl::StatusOr<std::vector<int>> CpusToPin(int count) {
 }
 
 }  // namespace
+
+int DefaultThreads(int workers) {
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::max(1, cores / workers);
+}
 
 absl::Status EmbeddedCluster::Launch(const std::string& folder, const std::string& name,
                                      const std::string& program, std::vector<std::string> args) {
@@ -198,6 +198,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
     if (options.pin_threads) {
       args.push_back("--cpus");
       args.push_back(absl::StrJoin(absl::MakeSpan(cpus).subspan(i * threads, threads), ","));
+    }
+    if (!options.compute_plugin.empty()) {
+      args.push_back("--compute-plugin");
+      args.push_back(options.compute_plugin);
     }
     if (options.memory_limit_bytes > 0) {
       args.push_back("--memory-limit");

@@ -17,6 +17,7 @@ struct EmbeddedClusterOptions {
   int workers = 1;
   int ranks_per_node = 0;           // 0: all on one node
   int threads = 0;                  // per worker; 0: cores / workers, at least 1
+  std::string compute_plugin;       // name or path; "": the worker's own default
   bool pin_threads = false;         // each worker's compute threads to processors of their own
   uint64_t memory_limit_bytes = 0;  // per worker; 0: the worker's own default
   std::string listen = "127.0.0.1:0";
@@ -29,6 +30,9 @@ struct ServiceAddresses {
   std::string metrics;
   int pid = 0;
 };
+
+// Compute threads that each of `workers` gets where nothing is said: cores / workers, at least 1.
+int DefaultThreads(int workers);
 
 // A coordinator and workers of our own on this machine, from the folder of this program. They die
 // with us, even if we are killed; the files through which they say their ports are in a private

@@ -17,10 +17,6 @@ namespace {
 
 constexpr int64_t kTokensMax = int64_t{1} << 40;
 
-absl::Status InFlag(const std::string& flag, const absl::Status& status) {
-  return UsageError(absl::StrCat(flag, ": ", std::string(status.message())));
-}
-
 absl::Status CheckAlgorithm(const std::string& algorithm) {
   static const std::set<std::string>& later =
       *new std::set<std::string>{"ulysses_cp_algo", "hybrid_cp_algo", "hybrid_adaptive_cp_algo",
@@ -41,13 +37,23 @@ absl::StatusOr<ring::Layout> ParseLayout(const std::string& text) {
                                  ", got \"", text, "\""));
 }
 
+}  // namespace
+
+absl::Status UsageErrorIn(const std::string& flag, const absl::Status& status) {
+  return UsageError(absl::StrCat(flag, ": ", std::string(status.message())));
+}
+
 absl::StatusOr<ring::MaskKind> ParseMask(const std::string& text) {
   if (const auto kind = ring::FromName<ring::MaskKind>(text)) return *kind;
   return UsageError(absl::StrCat("--cp-attention-mask-type: expected one of ",
                                  ring::AllNames<ring::MaskKind>(), ", got \"", text, "\""));
 }
 
-}  // namespace
+absl::StatusOr<ring::Direction> ParseDirection(const std::string& text) {
+  if (const auto direction = ring::FromName<ring::Direction>(text)) return *direction;
+  return UsageError(absl::StrCat("--direction: expected one of ", ring::AllNames<ring::Direction>(),
+                                 ", got \"", text, "\""));
+}
 
 void AddFormatFlag(CLI::App* app, Format* format) {
   static const std::map<std::string, Format>& names =
@@ -109,8 +115,6 @@ void AddExecutionFlags(CLI::App* app, RunFlags* flags) {
       ->check(CLI::Range(1, 4096));
   app->add_flag("--transfers-off", flags->transfers_off,
                 "Measures compute alone: nothing is moved and the results are wrong by intent");
-  app->add_option("--repeat", flags->repeat, "Runs so often and reports the fastest (default 1)")
-      ->check(CLI::Range(1, 1000000));
   app->add_option("--deadline", flags->deadline, "Of each call, such as 30s (default 600s)");
 }
 
@@ -130,11 +134,17 @@ void AddClusterFlags(CLI::App* app, RunFlags* flags) {
 
 }  // namespace
 
-void AddRunFlags(CLI::App* app, RunFlags* flags) {
+void AddRingFlags(CLI::App* app, RunFlags* flags) {
   AddShapeFlags(app, &flags->shape);
   AddProblemFlags(app, flags);
   AddExecutionFlags(app, flags);
   AddClusterFlags(app, flags);
+}
+
+void AddRunFlags(CLI::App* app, RunFlags* flags) {
+  AddRingFlags(app, flags);
+  app->add_option("--repeat", flags->repeat, "Runs so often and reports the fastest (default 1)")
+      ->check(CLI::Range(1, 1000000));
   app->add_option("--input", flags->input,
                   "q, k, v (and do) as x.safetensors or a folder of q.npy, k.npy, v.npy");
   app->add_option(
@@ -172,7 +182,7 @@ absl::StatusOr<client::GroupOptions> GroupFromFlags(const RunFlags& flags) {
   options.transfers_off = flags.transfers_off;
   if (!flags.emulate_link.empty()) {
     const auto links = ParseEmulatedLinks(flags.emulate_link);
-    if (!links.ok()) return InFlag("--emulate-link", links.status());
+    if (!links.ok()) return UsageErrorIn("--emulate-link", links.status());
     options.inner_link = links->inner;
     options.outer_link = links->outer;
   }
@@ -208,7 +218,7 @@ absl::StatusOr<client::AttendOptions> AttendOptionsFromFlags(const RunFlags& fla
   }
   options.data_path = path->second;
   const auto deadline = ParseSeconds(flags.deadline);
-  if (!deadline.ok()) return InFlag("--deadline", deadline.status());
+  if (!deadline.ok()) return UsageErrorIn("--deadline", deadline.status());
   if (*deadline <= 0) return UsageError("--deadline: expected a time above 0");
   options.deadline = absl::Seconds(*deadline);
   options.record_timeline = !flags.trace.empty();
@@ -254,7 +264,7 @@ absl::Status CheckRunFlags(const RunFlags& flags) {
   }
   if (!flags.memory_limit.empty()) {
     const auto bytes = ParseBytes(flags.memory_limit);
-    if (!bytes.ok()) return InFlag("--memory-limit", bytes.status());
+    if (!bytes.ok()) return UsageErrorIn("--memory-limit", bytes.status());
   }
   if (!std::isfinite(flags.softmax_scale)) {
     return UsageError("--softmax-scale: expected a finite number");

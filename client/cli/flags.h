@@ -19,7 +19,7 @@ namespace annulus::cli {
 
 enum class Format { kText, kJson };
 
-// What the ring and the mask look like: flags that `run` and `plan` share.
+// What the ring and the mask look like: flags that `run`, `bench ring` and `plan` share.
 struct ShapeFlags {
   int context_parallel_size = 4;
   int cp_window_size = 0;  // 0: context_parallel_size
@@ -59,13 +59,17 @@ struct RunFlags {
   int threads = 0;  // per worker of our own; 0: cores / workers
   bool pin_threads = false;
   std::string memory_limit;
+  std::string compute_plugin;  // of workers of our own; "": their default
 };
 
 void AddShapeFlags(CLI::App* app, ShapeFlags* flags);
+// What is attended, how, and on which cluster: flags that `run` and `bench ring` share.
+void AddRingFlags(CLI::App* app, RunFlags* flags);
 void AddRunFlags(CLI::App* app, RunFlags* flags);
 void AddFormatFlag(CLI::App* app, Format* format);
 
-// The flags as values. Errors are usage errors that name the flag.
+// The flags as values. Errors are usage errors that name the flag, as UsageErrorIn makes them.
+absl::Status UsageErrorIn(const std::string& flag, const absl::Status& status);
 absl::StatusOr<ring::Spec> SpecFromFlags(const ShapeFlags& flags, ring::Direction direction,
                                          int64_t query_length, int64_t kv_length);
 absl::StatusOr<client::GroupOptions> GroupFromFlags(const RunFlags& flags);
@@ -73,6 +77,8 @@ absl::StatusOr<client::AttendOptions> AttendOptionsFromFlags(const RunFlags& fla
 // "f32", "bf16", "f16" and their other spellings.
 absl::StatusOr<client::DataType> ParseDataType(const std::string& text);
 const char* DataTypeName(client::DataType dtype);
+absl::StatusOr<ring::MaskKind> ParseMask(const std::string& text);
+absl::StatusOr<ring::Direction> ParseDirection(const std::string& text);
 // What does not go together, or is not there yet.
 absl::Status CheckRunFlags(const RunFlags& flags);
 

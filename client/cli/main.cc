@@ -28,6 +28,8 @@ constexpr Entry kCommands[] = {
     {"workers", "Lists the workers of a cluster", AddWorkersCommand},
     {"groups", "Lists the groups of a cluster", AddGroupsCommand},
     {"trace", "Draws a timeline that run --trace wrote", AddTraceCommand},
+    {"bench", "Speed of the kernels, or of a ring, as a share of what the processor can do",
+     AddBenchCommand},
 };
 
 int Main(int argc, char** argv) {

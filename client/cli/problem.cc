@@ -126,7 +126,6 @@ absl::Status CheckShape(const Problem& problem) {
   return absl::OkStatus();
 }
 
-// Refuses what could only end in the system running out of memory.
 absl::Status CheckMemory(const Problem& problem, bool backward) {
   const double rows = static_cast<double>(problem.batch) *
                       (static_cast<double>(problem.query_length) * problem.query_heads * 2 +
@@ -182,12 +181,16 @@ bool OnlyO(const std::string& path) {
 
 }  // namespace
 
+absl::Status CheckProblem(const Problem& problem, bool backward) {
+  ANNULUS_RETURN_IF_ERROR(CheckShape(problem));
+  return CheckMemory(problem, backward);
+}
+
 absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
                                        const std::optional<io::TensorFile>& input) {
   ANNULUS_ASSIGN_OR_RETURN(const Problem problem,
                            input ? FromInput(flags, *input) : FromFlags(flags));
-  ANNULUS_RETURN_IF_ERROR(CheckShape(problem));
-  ANNULUS_RETURN_IF_ERROR(CheckMemory(problem, flags.backward));
+  ANNULUS_RETURN_IF_ERROR(CheckProblem(problem, flags.backward));
   return problem;
 }
 

@@ -30,6 +30,10 @@ struct Problem {
 absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
                                        const std::optional<io::TensorFile>& input);
 
+// Usage errors that name the flag: head counts and sizes that nothing can run, and tensors (with
+// `backward` those of the gradients too) that could only end in the system running out of memory.
+absl::Status CheckProblem(const Problem& problem, bool backward);
+
 // Everything a run reads and writes, in memory shared with the workers.
 struct ProblemTensors {
   client::Tensor q, k, v, lse;

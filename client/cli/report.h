@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "client/cli/flags.h"
@@ -14,8 +15,11 @@ namespace annulus::cli {
 // numbers are the words "inf" and "nan".
 std::string ReportJson(const RunFlags& flags, const RunResult& result);
 
+// What was asked for: ring, tensors, mask and options, as the report has it under "shape".
+nlohmann::ordered_json ShapeJson(const RunFlags& flags, const Problem& problem);
+
 // What is about to run, in one or two lines.
-std::string HeaderText(const RunFlags& flags, const Problem& problem, const std::string& where);
+std::string HeaderText(const RunFlags& flags, const Problem& problem);
 
 // The result for people: steps, overlap, bytes, verification, time.
 std::string ReportText(const RunFlags& flags, const RunResult& result);

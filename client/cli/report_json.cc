@@ -114,6 +114,8 @@ void AddErrors(const RunResult& result, Json* report) {
                          {"checks", std::move(checks)}};
 }
 
+}  // namespace
+
 Json ShapeJson(const RunFlags& flags, const Problem& problem) {
   const int size = flags.shape.context_parallel_size;
   return {{"context_parallel_size", size},
@@ -132,8 +134,6 @@ Json ShapeJson(const RunFlags& flags, const Problem& problem) {
           {"gradient_wire", flags.gradient_wire},
           {"transfers_off", flags.transfers_off}};
 }
-
-}  // namespace
 
 std::string ReportJson(const RunFlags& flags, const RunResult& result) {
   const client::Timing sum = Sum(result.best);

@@ -72,7 +72,7 @@ std::string VerificationText(const Verification& verified) {
 
 }  // namespace
 
-std::string HeaderText(const RunFlags& flags, const Problem& problem, const std::string& where) {
+std::string HeaderText(const RunFlags& flags, const Problem& problem) {
   const int size = flags.shape.context_parallel_size;
   const int window = flags.shape.cp_window_size == 0 ? size : flags.shape.cp_window_size;
   std::string text = absl::StrFormat("attention [%d, %d, %d, %d]", problem.batch,
@@ -93,7 +93,8 @@ std::string HeaderText(const RunFlags& flags, const Problem& problem, const std:
       flags.transfers_off ? "off (results are wrong by intent)"
       : flags.overlap     ? "beside compute"
                           : "between computes",
-      where);
+      flags.coordinator.empty() ? "workers of its own"
+                                : absl::StrCat("coordinator ", flags.coordinator));
   return text;
 }
 

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/backward.h"
+#include "kernels/cpu/ceiling.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/forward.h"
@@ -27,8 +28,9 @@
 
 struct annulusDevice {
   annulusDevice(int threads, std::vector<int> cpus) : workspace(threads, std::move(cpus)) {}
-  std::mutex mutex;  // one call at a time uses the workspace
+  std::mutex mutex;  // one call at a time uses what follows
   annulus::kernels::cpu::Workspace workspace;
+  annulus::kernels::cpu::ReadArray read_array;
 };
 
 struct annulusStream {
@@ -296,12 +298,31 @@ annulusComputeStatus FillZero(annulusStream* stream, void* memory, size_t bytes)
   });
 }
 
+annulusComputeStatus RunCeiling(annulusStream* stream, annulusCeiling ceiling, double* work) {
+  return Guarded([&]() -> absl::Status {
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
+    ANNULUS_RETURN_IF_ERROR(RequireHandle("work", work));
+    annulusDevice* device = stream->device;
+    const std::lock_guard<std::mutex> lock(device->mutex);
+    switch (const int raw = RawValue(ceiling)) {
+      case ANNULUS_CEILING_MULTIPLY_ADD_F32:
+        *work = cpu::RunMultiplyAdds(&device->workspace.pool);
+        return absl::OkStatus();
+      case ANNULUS_CEILING_MEMORY_READ:
+        *work = device->read_array.Read(&device->workspace.pool);
+        return absl::OkStatus();
+      default:
+        return absl::InvalidArgumentError(absl::StrCat("ceiling: unknown kind ", raw));
+    }
+  });
+}
+
 }  // namespace
 
 const annulusComputeV1* CpuPlugin() {
   static const annulusComputeV1 plugin = {
       .struct_size = sizeof(annulusComputeV1),
-      .abi_minor = 0,
+      .abi_minor = 1,
       .name = "cpu",
       .caps = ANNULUS_COMPUTE_CAP_BACKWARD | ANNULUS_COMPUTE_CAP_SLIDING_WINDOW,
       .open = Open,
@@ -325,6 +346,7 @@ const annulusComputeV1* CpuPlugin() {
       .accumulate = Accumulate,
       .finish = Finish,
       .fill_zero = FillZero,
+      .run_ceiling = RunCeiling,
   };
   return &plugin;
 }

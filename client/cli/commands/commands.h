@@ -20,5 +20,6 @@ Command AddUpCommand(CLI::App* app);
 Command AddWorkersCommand(CLI::App* app);
 Command AddGroupsCommand(CLI::App* app);
 Command AddTraceCommand(CLI::App* app);
+Command AddBenchCommand(CLI::App* app);
 
 }  // namespace annulus::cli

@@ -4,14 +4,12 @@
 #include <cstdio>
 #include <memory>
 
-#include "absl/strings/str_cat.h"
 #include "client/cli/commands/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/flags.h"
 #include "client/cli/text_output.h"
 #include "server/base/status_macros.h"
 #include "server/ring/checker/checker.h"
-#include "server/ring/names.h"
 #include "server/ring/plan_json.h"
 #include "server/ring/plan_text.h"
 #include "server/ring/planner.h"
@@ -28,15 +26,10 @@ struct PlanFlags {
 };
 
 absl::StatusOr<std::string> Plan(const PlanFlags& flags) {
-  const auto direction = ring::FromName<ring::Direction>(flags.direction);
-  if (!direction) {
-    return UsageError(absl::StrCat("--direction: expected one of ",
-                                   ring::AllNames<ring::Direction>(), ", got \"", flags.direction,
-                                   "\""));
-  }
+  ANNULUS_ASSIGN_OR_RETURN(const ring::Direction direction, ParseDirection(flags.direction));
   const int64_t query_length = flags.shape.seq_length.value_or(4096);
   ANNULUS_ASSIGN_OR_RETURN(ring::Spec spec,
-                           SpecFromFlags(flags.shape, *direction, query_length,
+                           SpecFromFlags(flags.shape, direction, query_length,
                                          flags.shape.kv_seq_length.value_or(query_length)));
   spec.keep_resident = flags.keep_resident;
   const auto plan = ring::MakePlan(spec);

@@ -276,6 +276,40 @@ TEST(CpuPlugin, ResetPrepareAccumulateFinish) {
   for (const float value : c.lse_data) EXPECT_EQ(value, -kInfinity);
 }
 
+TEST(CpuPlugin, CeilingsTellTheWorkDone) {
+  double of_one_thread[2] = {};
+  for (const int threads : {1, 2}) {
+    CpuDevice cpu(threads);
+    for (const annulusCeiling kind :
+         {ANNULUS_CEILING_MULTIPLY_ADD_F32, ANNULUS_CEILING_MEMORY_READ}) {
+      double first = 0.0;
+      double second = 0.0;
+      cpu.Check(cpu.api().run_ceiling(cpu.stream(), kind, &first));
+      cpu.Check(cpu.api().run_ceiling(cpu.stream(), kind, &second));
+      EXPECT_GT(first, 0.0);
+      EXPECT_EQ(first, second);
+      if (threads == 1) {
+        of_one_thread[kind] = first;
+      } else {
+        EXPECT_EQ(first, 2 * of_one_thread[kind]) << "each thread has a share of its own";
+      }
+    }
+  }
+}
+
+TEST(CpuPlugin, RunCeilingRefusesBadArguments) {
+  CpuDevice cpu;
+  double work = -1.0;
+  EXPECT_EQ(cpu.api().run_ceiling(cpu.stream(), static_cast<annulusCeiling>(2), &work),
+            ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_THAT(cpu.api().last_error(), HasSubstr("unknown kind 2"));
+  EXPECT_EQ(cpu.api().run_ceiling(cpu.stream(), ANNULUS_CEILING_MEMORY_READ, nullptr),
+            ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_EQ(cpu.api().run_ceiling(nullptr, ANNULUS_CEILING_MEMORY_READ, &work),
+            ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_EQ(work, -1.0);
+}
+
 TEST(CpuPlugin, OneDeviceFromTwoThreads) {
   CpuDevice cpu(2);
   AttentionCase a({1, 200, 300, 2, 1, 32});
