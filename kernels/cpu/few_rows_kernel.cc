@@ -9,7 +9,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/few_rows_kernel.cc"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/cpu/group_range-inl.h"
@@ -30,18 +29,6 @@ constexpr int kKeysTogether = 3;
 constexpr int64_t kValuesTogether = 16;
 
 constexpr int64_t kStep = static_cast<int64_t>(hn::MaxLanes(PackTag()));
-
-// Rows of a head lie apart, in runs too short for the processor to foresee: it is told what will be
-// read kRowsAhead rows later.
-constexpr int64_t kRowsAhead = 16;
-
-HWY_INLINE void PrefetchRow(const HeadRows& source, int64_t row) {
-  if (row >= source.count) return;
-  constexpr int64_t kLineBytes = 64;
-  const auto* bytes = static_cast<const char*>(source.Row(row));
-  const int64_t size = source.head_dim * static_cast<int64_t>(DtypeBytes(source.dtype));
-  for (int64_t at = 0; at < size; at += kLineBytes) hwy::Prefetch(bytes + at);
-}
 
 // scores[r][j] = q[r] . k[j] for kRows rows and the kKeys keys from `k` on.
 template <typename Element, int kRows, int kKeys>

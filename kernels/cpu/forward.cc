@@ -76,8 +76,9 @@ class ForwardPass {
 
   void RunRound(const Round& round) {
     const int64_t tiles = round.tiles.size();
+    // The heads of a tile after one another: their rows are neighbours in memory.
     workspace_.pool.Parallel(round.head_count * tiles, [&](int64_t item, int thread) {
-      Pack(round, item / tiles, item % tiles, thread);
+      Pack(round, item % round.head_count, item / round.head_count, thread);
     });
     const int64_t heads = round.head_count * group_;
     const int64_t halves = HalfBlocks(heads);
