@@ -32,9 +32,10 @@ class FewRowsPass {
     const int64_t heads = args_.k.batch * args_.k.heads;
     Reserve(heads);
     workspace_.pool.Parallel(heads, [&](int64_t head, int) { Pack(head); });
-    // The heads of a chunk after one another: their rows share pages.
-    workspace_.pool.Parallel(heads * chunks_, [&](int64_t item, int thread) {
-      AttendChunk(item % heads, item / heads, thread);
+    const int64_t sets = (args_.k.heads + kFewRowsHeads - 1) / kFewRowsHeads;
+    workspace_.pool.Parallel(args_.k.batch * sets * chunks_, [&](int64_t item, int thread) {
+      const int64_t batch = item / sets % args_.k.batch;
+      AttendChunk(batch, item % sets * kFewRowsHeads, item / sets / args_.k.batch, thread);
     });
     workspace_.pool.Parallel(heads, [&](int64_t head, int) { Merge(head); });
   }
@@ -48,7 +49,7 @@ class FewRowsPass {
     workspace_.partial_states.resize(heads * chunks_ * rows_);
     workspace_.partials.resize(heads * chunks_);
     workspace_.row_positions.resize(rows_);
-    for (AlignedBuffer& buffer : workspace_.per_thread) buffer.Reserve(kFewRowsMax * kKeyTile);
+    for (AlignedBuffer& buffer : workspace_.per_thread) buffer.Reserve(kFewRowsScratch);
     for (int64_t i = 0; i < heads * chunks_; ++i) {
       workspace_.partials[i] = {workspace_.partial_states.data() + i * rows_,
                                 workspace_.packed_keys.data() + i * rows_ * stride_};
@@ -73,18 +74,25 @@ class FewRowsPass {
     }
   }
 
-  void AttendChunk(int64_t head, int64_t chunk, int thread) {
-    const int64_t first = chunk * kTilesPerChunk;
+  // Up to kFewRowsHeads KV heads from `first_head` of the batch entry on.
+  void AttendChunk(int64_t batch, int64_t first_head, int64_t chunk, int thread) {
     const int64_t* rows = workspace_.keys.rows.data();
-    const int64_t kv_head = head % args_.k.heads;
     const int64_t count = workspace_.keys.size();
-    const FewRowsKeys keys = {GatherHead(args_.k, Batch(head), kv_head, rows, count, 0),
-                              GatherHead(args_.v, Batch(head), kv_head, rows, count, 0),
-                              workspace_.keys.positions.data(), workspace_.key_tiles.data() + first,
-                              std::min(kTilesPerChunk, TileCount() - first)};
-    AttendFewRows({PackedQueries(head), workspace_.row_positions.data(), rows_}, keys, args_.mask,
-                  workspace_.per_thread[thread].data(),
-                  workspace_.partials[head * chunks_ + chunk]);
+    const int64_t head_count = std::min(kFewRowsHeads, args_.k.heads - first_head);
+    FewRowsHead heads[kFewRowsHeads];
+    for (int64_t i = 0; i < head_count; ++i) {
+      const int64_t kv_head = first_head + i;
+      const int64_t head = batch * args_.k.heads + kv_head;
+      heads[i] = {PackedQueries(head), GatherHead(args_.k, batch, kv_head, rows, count, 0),
+                  GatherHead(args_.v, batch, kv_head, rows, count, 0),
+                  workspace_.partials[head * chunks_ + chunk]};
+    }
+    const int64_t first_tile = chunk * kTilesPerChunk;
+    AttendFewRows(heads, head_count,
+                  {workspace_.row_positions.data(), rows_, workspace_.keys.positions.data(),
+                   workspace_.key_tiles.data() + first_tile,
+                   std::min(kTilesPerChunk, TileCount() - first_tile), args_.mask},
+                  workspace_.per_thread[thread].data());
   }
 
   void Merge(int64_t head) {

@@ -80,25 +80,38 @@ HWY_INLINE void ForRowGroups(int64_t row_count, const Body& body) {
   }
 }
 
+// The heads that are read side by side, and their scores, [head][row][kKeyTile].
+struct HeadSet {
+  const FewRowsHead* heads;
+  int64_t count;
+  int64_t row_count;
+  float* scores;
+
+  float* Scores(int64_t head, int64_t row) const {
+    return scores + (head * row_count + row) * kKeyTile;
+  }
+};
+
 template <typename Element, int kKeys>
-HWY_INLINE void ScoreKeys(const FewRowsQueries& queries, const HeadRows& k, int64_t key,
-                          float* scores) {
-  const int64_t stride = PaddedHeadDim(k.head_dim);
-  for (int j = 0; j < kKeys; ++j) PrefetchRow(k, key + kRowsAhead + j);
-  ForRowGroups(queries.row_count, [&]<int kRows>(int64_t r) {
-    Dots<Element, kRows, kKeys>(queries.q + r * stride, k, key, scores + r * kKeyTile);
-  });
+HWY_INLINE void ScoreKeys(const HeadSet& set, int64_t key, int64_t column) {
+  for (int64_t h = 0; h < set.count; ++h) {
+    const FewRowsHead& head = set.heads[h];
+    const int64_t stride = PaddedHeadDim(head.k.head_dim);
+    for (int j = 0; j < kKeys; ++j) PrefetchRow(head.k, key + kRowsAhead + j);
+    ForRowGroups(set.row_count, [&]<int kRows>(int64_t r) {
+      Dots<Element, kRows, kKeys>(head.q + r * stride, head.k, key, set.Scores(h, r) + column);
+    });
+  }
 }
 
-// scores[r][j] of all rows for the keys of `range`, counted from `first_key`.
+// The scores of all rows for the keys of `range`, counted from `first_key`.
 template <typename Element>
-HWY_INLINE void ScoreTile(const FewRowsQueries& queries, const HeadRows& k, int64_t first_key,
-                          IndexRange range, float* scores) {
+HWY_INLINE void ScoreTile(const HeadSet& set, int64_t first_key, IndexRange range) {
   int64_t j = range.begin;
   for (; j + kKeysTogether <= range.end; j += kKeysTogether) {
-    ScoreKeys<Element, kKeysTogether>(queries, k, first_key + j, scores + j);
+    ScoreKeys<Element, kKeysTogether>(set, first_key + j, j);
   }
-  for (; j < range.end; ++j) ScoreKeys<Element, 1>(queries, k, first_key + j, scores + j);
+  for (; j < range.end; ++j) ScoreKeys<Element, 1>(set, first_key + j, j);
 }
 
 // output[r] += weights[r][j] * values[j] for kRows rows and `count` keys.
@@ -123,77 +136,101 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT weights, const Element* cons
   }
 }
 
-// The same for `row_count` rows and the keys of `range`, counted from `first_key`.
+// The same for rows [row, row + row_count) and keys [begin, begin + count), counted from
+// `first_key`.
 template <typename Element>
-HWY_INLINE void AddValuesOfRange(const float* weights, int64_t row_count, const HeadRows& v,
-                                 int64_t first_key, IndexRange range, float* output) {
-  const int64_t stride = PaddedHeadDim(v.head_dim);
-  for (int64_t begin = range.begin; begin < range.end; begin += kValuesTogether) {
-    const int64_t count = std::min(kValuesTogether, range.end - begin);
-    const Element* values[kValuesTogether];
-    for (int64_t j = 0; j < count; ++j) {
-      values[j] = static_cast<const Element*>(v.Row(first_key + begin + j));
-      PrefetchRow(v, first_key + begin + j + kRowsAhead);
+HWY_INLINE void AddValuesOfKeys(const HeadSet& set, int64_t h, int64_t row, int64_t row_count,
+                                int64_t first_key, int64_t begin, int64_t count) {
+  const FewRowsHead& head = set.heads[h];
+  const int64_t stride = PaddedHeadDim(head.v.head_dim);
+  const Element* values[kValuesTogether];
+  for (int64_t j = 0; j < count; ++j) {
+    values[j] = static_cast<const Element*>(head.v.Row(first_key + begin + j));
+    PrefetchRow(head.v, first_key + begin + j + kRowsAhead);
+  }
+  ForRowGroups(row_count, [&]<int kRows>(int64_t r) {
+    AddValues<Element, kRows>(set.Scores(h, row + r) + begin, values, count, head.v.head_dim,
+                              head.partial.output + (row + r) * stride);
+  });
+}
+
+// Adds the values of the tile to the outputs. Masked rows one by one, so that no masked key's value
+// is read: it may be a NaN.
+template <typename Element>
+HWY_INLINE void AddValuesOfTile(const HeadSet& set, int64_t first_key, IndexRange seen,
+                                const IndexRange* visible, bool masked) {
+  for (int64_t begin = seen.begin; begin < seen.end; begin += kValuesTogether) {
+    const int64_t end = std::min(begin + kValuesTogether, seen.end);
+    for (int64_t h = 0; h < set.count; ++h) {
+      if (!masked) {
+        AddValuesOfKeys<Element>(set, h, 0, set.row_count, first_key, begin, end - begin);
+        continue;
+      }
+      for (int64_t r = 0; r < set.row_count; ++r) {
+        const int64_t from = std::max(begin, visible[r].begin);
+        const int64_t to = std::min(end, visible[r].end);
+        if (from < to) AddValuesOfKeys<Element>(set, h, r, 1, first_key, from, to - from);
+      }
     }
-    ForRowGroups(row_count, [&]<int kRows>(int64_t r) {
-      AddValues<Element, kRows>(weights + r * kKeyTile + begin, values, count, v.head_dim,
-                                output + r * stride);
-    });
+  }
+}
+
+// Turns the scores of a tile into weights and rescales the outputs.
+HWY_INLINE void SoftmaxTile(const HeadSet& set, IndexRange seen, const IndexRange* visible,
+                            bool masked) {
+  const int64_t begin = PanelFloor(seen.begin);
+  const int64_t end = PanelCeil(seen.end);
+  for (int64_t h = 0; h < set.count; ++h) {
+    const FewRowsHead& head = set.heads[h];
+    for (int64_t r = 0; r < set.row_count; ++r) {
+      float* row = set.Scores(h, r);
+      SoftmaxState<float>& state = head.partial.softmax[r];
+      const float rescale = masked ? SoftmaxRow<true>(row, begin, end, visible[r], 1.0f, state)
+                                   : SoftmaxRow<false>(row, begin, end, visible[r], 1.0f, state);
+      if (rescale == 1.0f) continue;
+      float* output = head.partial.output + r * PaddedHeadDim(head.k.head_dim);
+      for (int64_t c = 0; c < head.k.head_dim; ++c) output[c] *= rescale;
+    }
   }
 }
 
 template <typename Element>
-void AttendTile(const FewRowsQueries& queries, const FewRowsKeys& keys, IndexRange tile,
-                const annulusMask& mask, float* scores, const FewRowsPartial& partial) {
-  const int64_t head_dim = keys.k.head_dim;
-  const int64_t stride = PaddedHeadDim(head_dim);
+void AttendTile(const HeadSet& set, const FewRowsBlock& block, IndexRange tile) {
   IndexRange visible[kFewRowsMax];
   IndexRange seen = {tile.size(), 0};
   bool masked = tile.size() % kPanelWidth != 0;
-  for (int64_t r = 0; r < queries.row_count; ++r) {
-    visible[r] = VisibleKeys(mask, queries.positions[r], keys.positions + tile.begin, tile.size());
+  for (int64_t r = 0; r < block.row_count; ++r) {
+    visible[r] = VisibleKeys(block.mask, block.row_positions[r], block.key_positions + tile.begin,
+                             tile.size());
     masked |= visible[r].size() != tile.size();
     if (visible[r].size() == 0) continue;
     seen = {std::min(seen.begin, visible[r].begin), std::max(seen.end, visible[r].end)};
   }
   if (seen.size() <= 0) return;
-  ScoreTile<Element>(queries, keys.k, tile.begin, seen, scores);
-  for (int64_t r = 0; r < queries.row_count; ++r) {
-    float* row = scores + r * kKeyTile;
-    const int64_t begin = PanelFloor(seen.begin);
-    const int64_t end = PanelCeil(seen.end);
-    SoftmaxState<float>& state = partial.softmax[r];
-    const float rescale = masked ? SoftmaxRow<true>(row, begin, end, visible[r], 1.0f, state)
-                                 : SoftmaxRow<false>(row, begin, end, visible[r], 1.0f, state);
-    if (rescale == 1.0f) continue;
-    for (int64_t c = 0; c < head_dim; ++c) partial.output[r * stride + c] *= rescale;
-  }
-  if (!masked) {
-    AddValuesOfRange<Element>(scores, queries.row_count, keys.v, tile.begin, seen, partial.output);
-    return;
-  }
-  // Row by row, so that no masked key's value is read: it may be a NaN.
-  for (int64_t r = 0; r < queries.row_count; ++r) {
-    AddValuesOfRange<Element>(scores + r * kKeyTile, 1, keys.v, tile.begin, visible[r],
-                              partial.output + r * stride);
-  }
+  ScoreTile<Element>(set, tile.begin, seen);
+  SoftmaxTile(set, seen, visible, masked);
+  AddValuesOfTile<Element>(set, tile.begin, seen, visible, masked);
 }
 
-void AttendFewRowsImpl(const FewRowsQueries& queries, const FewRowsKeys& keys,
-                       const annulusMask& mask, float* scores, const FewRowsPartial& partial) {
-  std::fill(partial.softmax, partial.softmax + queries.row_count, SoftmaxState<float>());
-  std::fill(partial.output, partial.output + queries.row_count * PaddedHeadDim(keys.k.head_dim),
-            0.0f);
-  for (int64_t t = 0; t < keys.tile_count; ++t) {
-    switch (keys.k.dtype) {
+void AttendFewRowsImpl(const FewRowsHead* heads, int64_t head_count, const FewRowsBlock& block,
+                       float* scratch) {
+  const HeadSet set = {heads, head_count, block.row_count, scratch};
+  const int64_t stride = PaddedHeadDim(heads[0].k.head_dim);
+  for (int64_t h = 0; h < head_count; ++h) {
+    const FewRowsPartial& partial = heads[h].partial;
+    std::fill(partial.softmax, partial.softmax + block.row_count, SoftmaxState<float>());
+    std::fill(partial.output, partial.output + block.row_count * stride, 0.0f);
+  }
+  for (int64_t t = 0; t < block.tile_count; ++t) {
+    switch (heads[0].k.dtype) {
       case ANNULUS_F32:
-        AttendTile<float>(queries, keys, keys.tiles[t], mask, scores, partial);
+        AttendTile<float>(set, block, block.tiles[t]);
         break;
       case ANNULUS_BF16:
-        AttendTile<hwy::bfloat16_t>(queries, keys, keys.tiles[t], mask, scores, partial);
+        AttendTile<hwy::bfloat16_t>(set, block, block.tiles[t]);
         break;
       case ANNULUS_F16:
-        AttendTile<hwy::float16_t>(queries, keys, keys.tiles[t], mask, scores, partial);
+        AttendTile<hwy::float16_t>(set, block, block.tiles[t]);
         break;
     }
   }
@@ -259,9 +296,9 @@ void PackFewRows(const HeadRows& rows, float softmax_scale, float* q) {
   HWY_DYNAMIC_DISPATCH(PackFewRowsImpl)(rows, softmax_scale, q);
 }
 
-void AttendFewRows(const FewRowsQueries& queries, const FewRowsKeys& keys, const annulusMask& mask,
-                   float* scores, const FewRowsPartial& partial) {
-  HWY_DYNAMIC_DISPATCH(AttendFewRowsImpl)(queries, keys, mask, scores, partial);
+void AttendFewRows(const FewRowsHead* heads, int64_t head_count, const FewRowsBlock& block,
+                   float* scratch) {
+  HWY_DYNAMIC_DISPATCH(AttendFewRowsImpl)(heads, head_count, block, scratch);
 }
 
 void MergeFewRows(const FewRowsPartial* partials, int64_t count, int64_t row, int64_t head_dim,

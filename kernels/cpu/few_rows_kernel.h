@@ -10,6 +10,7 @@
 #include "kernels/compute_plugin.h"
 #include "kernels/cpu/gather.h"
 #include "kernels/cpu/row_map.h"
+#include "kernels/cpu/tile.h"
 #include "kernels/softmax_state.h"
 
 namespace annulus::kernels::cpu {
@@ -17,35 +18,44 @@ namespace annulus::kernels::cpu {
 // The most query rows, over all heads of a KV head's group, that this path is for.
 inline constexpr int64_t kFewRowsMax = 12;
 
+// KV heads whose rows, neighbours in memory, are read side by side.
+inline constexpr int64_t kFewRowsHeads = 4;
+// Floats of scratch that AttendFewRows needs, 64-byte aligned.
+inline constexpr int64_t kFewRowsScratch = kFewRowsHeads * kFewRowsMax * kKeyTile;
+
 // Some of the rows' softmax over a chunk of the keys: a state and an unnormalised output each.
 struct FewRowsPartial {
   SoftmaxState<float>* softmax;  // [row_count]
   float* output;                 // [row_count][PaddedHeadDim(head_dim)]
 };
 
-// Query rows as PackFewRows left them.
-struct FewRowsQueries {
-  const float* q;            // [row_count][PaddedHeadDim(head_dim)], scaled, zero-padded
-  const int64_t* positions;  // [row_count]
-  int64_t row_count;         // <= kFewRowsMax
-};
-
-// Copies rows of one head to q[0, rows.count), times scale * log2(e).
+// Copies rows of one head to q[0, rows.count), PaddedHeadDim(head_dim) apart and zero-padded, times
+// scale * log2(e).
 void PackFewRows(const HeadRows& rows, float softmax_scale, float* q);
 
-// A chunk of one KV head's keys, cut into tiles of rising positions.
-struct FewRowsKeys {
-  HeadRows k;  // all rows of the map that the tiles index
+// One KV head: its query rows as PackFewRows left them, its keys and values, all rows of the map
+// that the tiles index, and where the result goes.
+struct FewRowsHead {
+  const float* q;
+  HeadRows k;
   HeadRows v;
-  const int64_t* positions;
-  const IndexRange* tiles;
-  int64_t tile_count;
+  FewRowsPartial partial;
 };
 
-// partial = the attention of the rows over the keys of the chunk. `scores`: kFewRowsMax * kKeyTile
-// aligned floats of scratch.
-void AttendFewRows(const FewRowsQueries& queries, const FewRowsKeys& keys, const annulusMask& mask,
-                   float* scores, const FewRowsPartial& partial);
+// What the heads share.
+struct FewRowsBlock {
+  const int64_t* row_positions;  // [row_count]
+  int64_t row_count;             // <= kFewRowsMax
+  const int64_t* key_positions;  // of the map
+  const IndexRange* tiles;       // of rising positions
+  int64_t tile_count;
+  annulusMask mask;
+};
+
+// Each head's partial = the attention of its rows over the keys of the tiles. head_count <=
+// kFewRowsHeads; `scratch`: kFewRowsScratch floats.
+void AttendFewRows(const FewRowsHead* heads, int64_t head_count, const FewRowsBlock& block,
+                   float* scratch);
 
 // (o, lse) of one row, o float32, <- merged with the row's states in `count` partials, in order. A
 // row that no partial has a key for keeps its bytes.

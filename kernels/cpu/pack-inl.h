@@ -42,7 +42,7 @@ HWY_INLINE PackVec LoadFloats(const hwy::float16_t* from, int64_t c) {
 
 // Rows of a head lie apart, in runs too short for the processor to foresee: it is told what will be
 // read kRowsAhead rows later.
-constexpr int64_t kRowsAhead = 16;
+constexpr int64_t kRowsAhead = 8;
 
 HWY_INLINE void PrefetchRow(const HeadRows& source, int64_t row) {
   if (row >= source.count) return;
