@@ -7,7 +7,12 @@
 #define ANNULUS_HOST_DEVICE __host__ __device__
 // For the bodies of kernels: their arrays stay in registers only when nothing is called.
 #define ANNULUS_KERNEL_INLINE __host__ __device__ __forceinline__
+// Before a loop: an array that it indexes stays in registers only when it is unrolled.
+#define ANNULUS_UNROLL _Pragma("unroll")
+#define ANNULUS_KEEP_ROLLED _Pragma("unroll 1")
 #else
 #define ANNULUS_HOST_DEVICE
 #define ANNULUS_KERNEL_INLINE inline
+#define ANNULUS_UNROLL
+#define ANNULUS_KEEP_ROLLED
 #endif

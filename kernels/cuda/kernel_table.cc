@@ -4,6 +4,7 @@
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/portable/backward.h"
 #include "kernels/cuda/portable/forward.h"
+#include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
 
 namespace annulus::kernels::cuda {
@@ -13,6 +14,11 @@ template <int kDim>
 constexpr KernelShape AttendShape(const char* name) {
   return {name, kBlockThreads, kAttendSharedFloats<kDim> * sizeof(float), sizeof(AttendParams),
           kTileRows<kDim>};
+}
+
+template <int kDim>
+constexpr KernelShape AttendMatrixShape(const char* name) {
+  return {name, kMatrixThreads, kAttendMatrixSharedBytes<kDim>, sizeof(AttendParams), kMatrixRows};
 }
 
 template <int kDim>
@@ -29,6 +35,10 @@ constexpr KernelShape kShapes[kKernelCount] = {
     AttendShape<64>("attend_64"),
     AttendShape<128>("attend_128"),
     AttendShape<256>("attend_256"),
+    AttendMatrixShape<64>("attend_matrix_bf16_64"),
+    AttendMatrixShape<128>("attend_matrix_bf16_128"),
+    AttendMatrixShape<64>("attend_matrix_f16_64"),
+    AttendMatrixShape<128>("attend_matrix_f16_128"),
     BackwardShape<64>("query_gradients_64"),
     BackwardShape<128>("query_gradients_128"),
     BackwardShape<256>("query_gradients_256"),

@@ -27,6 +27,18 @@ KernelId ForHeadDim(KernelId smallest, int64_t head_dim) {
   return static_cast<KernelId>(static_cast<int>(smallest) + step);
 }
 
+// The matrix units take three tensors of one 16-bit format, and head sizes up to 128.
+KernelId ForwardKernel(const annulusAttendArgs& args) {
+  const annulusDtype dtype = args.q.dtype;
+  const bool one_format = args.k.dtype == dtype && args.v.dtype == dtype;
+  if (!one_format || dtype == ANNULUS_F32 || args.q.head_dim > 128) {
+    return ForHeadDim(KernelId::kAttend64, args.q.head_dim);
+  }
+  return ForHeadDim(
+      dtype == ANNULUS_BF16 ? KernelId::kAttendMatrixBf16_64 : KernelId::kAttendMatrixF16_64,
+      args.q.head_dim);
+}
+
 // Appends the launches of one kernel over every list of the segments that its blocks stand for
 // (`own`) and of those it walks over (`other`).
 template <typename Params>
@@ -67,7 +79,7 @@ std::vector<SegmentList> SegmentLists(const annulusSpan* spans, size_t count, in
 }
 
 absl::StatusOr<std::vector<PlannedLaunch<AttendParams>>> PlanAttend(const annulusAttendArgs& args) {
-  const KernelId kernel = ForHeadDim(KernelId::kAttend64, args.q.head_dim);
+  const KernelId kernel = ForwardKernel(args);
   const int tile_rows = ShapeOf(kernel).tile_rows;
   const AttendParams common = {{},
                                {},

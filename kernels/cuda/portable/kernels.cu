@@ -5,6 +5,7 @@
 #include "kernels/cuda/portable/backward.h"
 #include "kernels/cuda/portable/device_thread.cuh"
 #include "kernels/cuda/portable/forward.h"
+#include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/kernels.h"
 #include "kernels/cuda/portable/row_ops.h"
 
@@ -18,6 +19,13 @@ __global__ __launch_bounds__(kBlockThreads) void AttendKernel(
   Attend<kDim>(thread, params);
 }
 
+template <class Half, int kDim>
+__global__ __launch_bounds__(kMatrixThreads) void AttendMatrixKernel(
+    const __grid_constant__ AttendParams params) {
+  DeviceThread thread;
+  AttendOnMatrixUnits<Half, kDim>(thread, params);
+}
+
 template <int kDim>
 __global__ __launch_bounds__(kBlockThreads) void QueryGradientsKernel(
     const __grid_constant__ BackwardParams params) {
@@ -25,8 +33,9 @@ __global__ __launch_bounds__(kBlockThreads) void QueryGradientsKernel(
   QueryGradients<kDim>(thread, params);
 }
 
+// One block a multiprocessor if need be: at 128 registers the one for head size 64 spills.
 template <int kDim>
-__global__ __launch_bounds__(kBlockThreads) void KeyGradientsKernel(
+__global__ __launch_bounds__(kBlockThreads, 1) void KeyGradientsKernel(
     const __grid_constant__ BackwardParams params) {
   DeviceThread thread;
   KeyGradients<kDim>(thread, params);
@@ -77,6 +86,14 @@ const void* KernelFunction(KernelId id) {
       return Address(AttendKernel<128>);
     case KernelId::kAttend256:
       return Address(AttendKernel<256>);
+    case KernelId::kAttendMatrixBf16_64:
+      return Address(AttendMatrixKernel<Bf16, 64>);
+    case KernelId::kAttendMatrixBf16_128:
+      return Address(AttendMatrixKernel<Bf16, 128>);
+    case KernelId::kAttendMatrixF16_64:
+      return Address(AttendMatrixKernel<F16, 64>);
+    case KernelId::kAttendMatrixF16_128:
+      return Address(AttendMatrixKernel<F16, 128>);
     case KernelId::kQueryGradients64:
       return Address(QueryGradientsKernel<64>);
     case KernelId::kQueryGradients128:

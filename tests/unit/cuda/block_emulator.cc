@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/unit/cuda/block_emulator.h"
 
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -30,16 +31,28 @@ void EmulatedThread::Sync() { Yield(State::kAtBlockBarrier); }
 
 void EmulatedThread::SyncWarp() { Yield(State::kAtWarpBarrier); }
 
-float EmulatedThread::ShuffleXor(float value, int m) {
-  std::vector<float>& exchange = emulator_->exchange_[shuffles_++ % 2];
-  exchange[thread_] = value;
+const std::vector<EmulatedThread::Words>& EmulatedThread::Exchange(const Words& words) {
+  std::vector<Words>& exchange = emulator_->exchange_[exchanges_++ % 2];
+  exchange[thread_] = words;
   Yield(State::kAtWarpBarrier);
-  return exchange[thread_ ^ m];
+  return exchange;
+}
+
+float EmulatedThread::Shuffle(float value, int from) {
+  return std::bit_cast<float>(Exchange({std::bit_cast<uint32_t>(value)})[from][0]);
+}
+
+bool EmulatedThread::SyncOr(bool flag) {
+  const size_t vote = votes_++;
+  if (emulator_->votes_.size() <= vote) emulator_->votes_.resize(vote + 1, 0);
+  emulator_->votes_[vote] |= static_cast<char>(flag);
+  Sync();
+  return emulator_->votes_[vote] != 0;
 }
 
 BlockEmulator::BlockEmulator(int threads, size_t shared_bytes)
     : threads_(threads), shared_(shared_bytes / sizeof(float)) {
-  for (std::vector<float>& exchange : exchange_) exchange.resize(threads);
+  for (auto& exchange : exchange_) exchange.resize(threads);
   for (int i = 0; i < threads; ++i) {
     threads_[i].emulator_ = this;
     threads_[i].thread_ = i;
@@ -77,11 +90,13 @@ void BlockEmulator::RunWarp(int warp) {
 void BlockEmulator::Run(int64_t block, const std::function<void(EmulatedThread&)>& body) {
   block_ = block;
   body_ = &body;
+  votes_.clear();
   shared_.assign(shared_.size(), std::numeric_limits<float>::quiet_NaN());
   for (EmulatedThread& thread : threads_) {
     thread.state_ = EmulatedThread::State::kRunning;
     thread.started_ = false;
-    thread.shuffles_ = 0;
+    thread.exchanges_ = 0;
+    thread.votes_ = 0;
     getcontext(&thread.start_);
     thread.start_.uc_stack.ss_sp = thread.stack_.get();
     thread.start_.uc_stack.ss_size = kStackBytes;

@@ -161,15 +161,26 @@ TEST_F(CudaPluginTest, EventsWaitUntilTheDeadline) {
 
 TEST_F(CudaPluginTest, TheSmallestKernelThatHoldsTheHeadSizeIsLaunched) {
   TestDevice device(api_);
-  const std::pair<int, KernelId> cases[] = {
-      {16, KernelId::kAttend64},   {64, KernelId::kAttend64},   {72, KernelId::kAttend128},
-      {128, KernelId::kAttend128}, {136, KernelId::kAttend256}, {256, KernelId::kAttend256}};
-  for (const auto& [head_dim, kernel] : cases) {
-    AttentionCase c({2, 130, 20, 4, 2, head_dim});
+  struct Choice {
+    annulusDtype dtype;
+    int head_dim;
+    KernelId kernel;
+  };
+  const Choice choices[] = {{ANNULUS_F32, 16, KernelId::kAttend64},
+                            {ANNULUS_F32, 64, KernelId::kAttend64},
+                            {ANNULUS_F32, 72, KernelId::kAttend128},
+                            {ANNULUS_F32, 136, KernelId::kAttend256},
+                            {ANNULUS_BF16, 64, KernelId::kAttendMatrixBf16_64},
+                            {ANNULUS_BF16, 128, KernelId::kAttendMatrixBf16_128},
+                            {ANNULUS_BF16, 136, KernelId::kAttend256},
+                            {ANNULUS_F16, 40, KernelId::kAttendMatrixF16_64},
+                            {ANNULUS_F16, 120, KernelId::kAttendMatrixF16_128}};
+  for (const auto& [dtype, head_dim, kernel] : choices) {
+    AttentionCase c({2, 130, 20, 4, 2, head_dim, dtype});
     Fake().launches.clear();
     device.Attend(c);
     ASSERT_EQ(Fake().launches.size(), 1u);
-    EXPECT_EQ(Fake().launches[0].kernel, kernel);
+    EXPECT_EQ(Fake().launches[0].kernel, kernel) << head_dim;
     const int rows = cuda::ShapeOf(kernel).tile_rows;
     EXPECT_EQ(Fake().launches[0].blocks, (130 + rows - 1) / rows * 4 * 2);
   }

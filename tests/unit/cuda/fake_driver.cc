@@ -10,6 +10,7 @@
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/portable/backward.h"
 #include "kernels/cuda/portable/forward.h"
+#include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
 #include "server/base/status_macros.h"
 #include "tests/unit/cuda/block_emulator.h"
@@ -31,6 +32,14 @@ Body BodyOf(KernelId kernel, const void* params) {
       return [&](auto& t) { Attend<128>(t, attend); };
     case KernelId::kAttend256:
       return [&](auto& t) { Attend<256>(t, attend); };
+    case KernelId::kAttendMatrixBf16_64:
+      return [&](auto& t) { AttendOnMatrixUnits<Bf16, 64>(t, attend); };
+    case KernelId::kAttendMatrixBf16_128:
+      return [&](auto& t) { AttendOnMatrixUnits<Bf16, 128>(t, attend); };
+    case KernelId::kAttendMatrixF16_64:
+      return [&](auto& t) { AttendOnMatrixUnits<F16, 64>(t, attend); };
+    case KernelId::kAttendMatrixF16_128:
+      return [&](auto& t) { AttendOnMatrixUnits<F16, 128>(t, attend); };
     case KernelId::kQueryGradients64:
       return [&](auto& t) { QueryGradients<64>(t, backward); };
     case KernelId::kQueryGradients128:
