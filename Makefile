@@ -57,7 +57,7 @@ tidy: install-test-packages
 
 # make format: clang-format over the whole tree.
 format:
-	git ls-files '*.h' '*.cc' | xargs clang-format -i
+	git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format -i
 
 install-packages:
 	@tools/install_packages.sh tools/packages-build.txt

@@ -8,8 +8,8 @@ if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 add_library(annulus_options INTERFACE)
-target_compile_options(annulus_options INTERFACE -Wall -Wextra -Wpedantic -Werror -Wshadow -Wno-missing-field-initializers
-  -Wno-restrict)  # gcc 12 sees overlaps in plain string concatenation (GCC bug 105651)
+target_compile_options(annulus_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Wall -Wextra -Wpedantic -Werror -Wshadow
+  -Wno-missing-field-initializers -Wno-restrict>)  # gcc 12 sees overlaps in plain string concatenation (GCC bug 105651)
 if(ANNULUS_SANITIZE)
   add_compile_options(-fsanitize=${ANNULUS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${ANNULUS_SANITIZE})

@@ -210,7 +210,7 @@ typedef struct annulusComputeV1 {
 
   /* Since abi_minor 1. Runs on all compute units for about a millisecond; *work is what is done
    * then, for the caller to divide by the time from the call to the end of the work. The first
-   * MEMORY_READ of a device takes longer: it makes the array. */
+   * MEMORY_READ of a device takes longer: it makes the array. NULL: the plugin has no yardstick. */
   annulusComputeStatus (*run_ceiling)(annulusStream* stream, annulusCeiling ceiling, double* work);
 } annulusComputeV1;
 

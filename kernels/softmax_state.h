@@ -14,11 +14,7 @@
 #include <cmath>
 #include <limits>
 
-#if defined(__CUDACC__)
-#define ANNULUS_HOST_DEVICE __host__ __device__
-#else
-#define ANNULUS_HOST_DEVICE
-#endif
+#include "kernels/host_device.h"
 
 namespace annulus::kernels {
 

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "kernels/compute_plugin.h"
+#include "kernels/host_device.h"
 #include "kernels/numeric.h"
 
 namespace annulus::kernels {
@@ -60,23 +61,25 @@ inline annulusRowStat ContiguousRowStat(float* data, int64_t batch, int64_t rows
 }
 
 // Elements from the start of the tensor to the head_dim values of (batch, row, head).
-inline int64_t ElementOffset(const annulusTensor& tensor, int64_t batch, int64_t row,
-                             int64_t head) {
+ANNULUS_HOST_DEVICE inline int64_t ElementOffset(const annulusTensor& tensor, int64_t batch,
+                                                 int64_t row, int64_t head) {
   return batch * tensor.batch_stride + row * tensor.row_stride + head * tensor.head_stride;
 }
 
-inline const void* RowPointer(const annulusTensor& tensor, int64_t batch, int64_t row,
-                              int64_t head) {
+ANNULUS_HOST_DEVICE inline const void* RowPointer(const annulusTensor& tensor, int64_t batch,
+                                                  int64_t row, int64_t head) {
   return static_cast<const char*>(tensor.data) +
          ElementOffset(tensor, batch, row, head) * static_cast<int64_t>(DtypeBytes(tensor.dtype));
 }
 
 // For float32 tensors.
-inline float* FloatRow(const annulusTensor& tensor, int64_t batch, int64_t row, int64_t head) {
+ANNULUS_HOST_DEVICE inline float* FloatRow(const annulusTensor& tensor, int64_t batch, int64_t row,
+                                           int64_t head) {
   return static_cast<float*>(tensor.data) + ElementOffset(tensor, batch, row, head);
 }
 
-inline float& RowStatAt(const annulusRowStat& stat, int64_t batch, int64_t row, int64_t head) {
+ANNULUS_HOST_DEVICE inline float& RowStatAt(const annulusRowStat& stat, int64_t batch, int64_t row,
+                                            int64_t head) {
   return stat.data[batch * stat.batch_stride + row * stat.row_stride + head];
 }
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <exception>
 #include <mutex>
 #include <new>
 #include <string>
@@ -21,9 +20,10 @@
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/forward.h"
-#include "kernels/cpu/validate.h"
 #include "kernels/cpu/workspace.h"
+#include "kernels/plugin_border.h"
 #include "kernels/tensor_view.h"
+#include "kernels/validate.h"
 #include "server/base/status_macros.h"
 
 struct annulusDevice {
@@ -46,36 +46,6 @@ namespace {
 
 constexpr int kThreadsMax = 1024;
 constexpr size_t kAlignment = 64;
-
-// Text of the last failure; a fixed array, so that reporting out of memory needs none.
-thread_local char last_error_text[512] = "";
-
-annulusComputeStatus Fail(annulusComputeStatus status, absl::string_view text) {
-  const size_t length = std::min(text.size(), sizeof(last_error_text) - 1);
-  std::memcpy(last_error_text, text.data(), length);
-  last_error_text[length] = '\0';
-  return status;
-}
-
-// Runs what a call does and turns its status, or an exception of the standard library, into the
-// C code: nothing is thrown across the plugin's border.
-template <typename Body>
-annulusComputeStatus Guarded(Body body) {
-  try {
-    const absl::Status status = body();
-    if (status.ok()) return ANNULUS_COMPUTE_OK;
-    return Fail(ANNULUS_COMPUTE_INVALID_ARGUMENT, status.message());
-  } catch (const std::bad_alloc&) {
-    return Fail(ANNULUS_COMPUTE_OUT_OF_MEMORY, "out of host memory");
-  } catch (const std::exception& error) {
-    return Fail(ANNULUS_COMPUTE_DEVICE_ERROR, error.what());
-  }
-}
-
-absl::Status RequireHandle(const char* what, const void* handle) {
-  if (handle == nullptr) return absl::InvalidArgumentError(absl::StrCat(what, " is null"));
-  return absl::OkStatus();
-}
 
 // Processors that this process may run on, one for each thread, or none.
 absl::Status CpusOf(const annulusComputeOptions& options, std::vector<int>* cpus) {
@@ -103,13 +73,8 @@ absl::Status CpusOf(const annulusComputeOptions& options, std::vector<int>* cpus
 
 annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** device) {
   return Guarded([&]() -> absl::Status {
-    ANNULUS_RETURN_IF_ERROR(RequireHandle("options", options));
+    ANNULUS_RETURN_IF_ERROR(RequireStruct("options", options));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    if (options->struct_size < sizeof(annulusComputeOptions)) {
-      return absl::InvalidArgumentError(absl::StrCat("options: struct_size ", options->struct_size,
-                                                     ", expected at least ",
-                                                     sizeof(annulusComputeOptions)));
-    }
     if (options->device_ordinal != 0) {
       return absl::InvalidArgumentError(absl::StrCat("device_ordinal ", options->device_ordinal,
                                                      ", expected 0: the host is one device"));
@@ -127,17 +92,10 @@ annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** 
 
 void Close(annulusDevice* device) { delete device; }
 
-const char* LastError() { return last_error_text; }
-
 annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    ANNULUS_RETURN_IF_ERROR(RequireHandle("info", info));
-    if (info->struct_size < sizeof(annulusDeviceInfo)) {
-      return absl::InvalidArgumentError(absl::StrCat("info: struct_size ", info->struct_size,
-                                                     ", expected at least ",
-                                                     sizeof(annulusDeviceInfo)));
-    }
+    ANNULUS_RETURN_IF_ERROR(RequireStruct("info", info));
     const int threads = device->workspace.pool.threads();
     const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), ", ", threads,
                                           threads == 1 ? " thread" : " threads");
@@ -154,7 +112,7 @@ annulusComputeStatus Supports(annulusDevice* device, annulusDtype dtype, int64_t
                               int64_t query_heads, int64_t kv_heads) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    return cpu::CheckSupports(RawValue(dtype), head_dim, query_heads, kv_heads);
+    return CheckSupports(RawValue(dtype), head_dim, query_heads, kv_heads);
   });
 }
 
@@ -218,7 +176,7 @@ annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
                            const annulusRowStat* lse) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckReset(o, lse));
+    ANNULUS_RETURN_IF_ERROR(CheckReset(o, lse));
     cpu::Reset(*o, *lse);
     return absl::OkStatus();
   });
@@ -227,7 +185,7 @@ annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
 annulusComputeStatus Attend(annulusStream* stream, const annulusAttendArgs* args) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckAttend(args));
+    ANNULUS_RETURN_IF_ERROR(CheckAttend(args));
     const std::lock_guard<std::mutex> lock(stream->device->mutex);
     if (cpu::HasFewRows(*args)) {
       cpu::AttendFewRows(*args, &stream->device->workspace);
@@ -242,7 +200,7 @@ annulusComputeStatus BackwardPrepare(annulusStream* stream, const annulusTensor*
                                      const annulusTensor* o, const annulusRowStat* delta) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckRowDots(d_o, o, delta));
+    ANNULUS_RETURN_IF_ERROR(CheckRowDots(d_o, o, delta));
     cpu::RowDots(*d_o, *o, *delta);
     return absl::OkStatus();
   });
@@ -251,7 +209,7 @@ annulusComputeStatus BackwardPrepare(annulusStream* stream, const annulusTensor*
 annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBackwardArgs* args) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckAttendBackward(args));
+    ANNULUS_RETURN_IF_ERROR(CheckAttendBackward(args));
     const std::lock_guard<std::mutex> lock(stream->device->mutex);
     cpu::AttendBackward(*args, &stream->device->workspace);
     return absl::OkStatus();
@@ -262,7 +220,7 @@ annulusComputeStatus Merge(annulusStream* stream, const annulusTensor* o, const 
                            const annulusTensor* o2, const annulusRowStat* lse2) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckMerge(o, lse, o2, lse2));
+    ANNULUS_RETURN_IF_ERROR(CheckMerge(o, lse, o2, lse2));
     cpu::Merge(*o, *lse, *o2, *lse2);
     return absl::OkStatus();
   });
@@ -272,7 +230,7 @@ annulusComputeStatus Accumulate(annulusStream* stream, float* dst, const void* s
                                 annulusDtype src_dtype, int64_t count) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckAccumulate(dst, src, RawValue(src_dtype), count));
+    ANNULUS_RETURN_IF_ERROR(CheckAccumulate(dst, src, RawValue(src_dtype), count));
     cpu::AddInto(dst, src, src_dtype, count);
     return absl::OkStatus();
   });
@@ -282,7 +240,7 @@ annulusComputeStatus Finish(annulusStream* stream, const annulusTensor* src,
                             const annulusTensor* dst) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    ANNULUS_RETURN_IF_ERROR(cpu::CheckFinish(src, dst));
+    ANNULUS_RETURN_IF_ERROR(CheckFinish(src, dst));
     cpu::Convert(*src, *dst);
     return absl::OkStatus();
   });

@@ -13,15 +13,14 @@
 
 #include <cstdint>
 
+#include "kernels/head_dim.h"
+
 namespace annulus::kernels::cpu {
 
 inline constexpr int64_t kQueryBlock = 192;
 inline constexpr int64_t kKeyTile = 288;
 inline constexpr int64_t kPanelWidthMax = 32;
 inline constexpr int64_t kMicroRowsMax = 12;
-inline constexpr int64_t kHeadDimMax = 256;
-inline constexpr int64_t kHeadDimStep = 8;
-inline constexpr int64_t kHeadDimMin = 16;
 
 // head_dim rounded up to whole panels of every width: the row length of accumulators.
 constexpr int64_t PaddedHeadDim(int64_t head_dim) {

@@ -20,7 +20,7 @@ HEAVY = re.compile(r"server/rpc/|server/apps/|client/src/|client/cli/|client/exa
 def sources(build, everything):
     for entry in json.loads((build / "compile_commands.json").read_text()):
         path = pathlib.Path(entry["file"]).resolve()
-        if not path.is_relative_to(ROOT):
+        if not path.is_relative_to(ROOT) or path.suffix == ".cu":  # nvcc's flags are not clang's
             continue
         name = path.relative_to(ROOT).as_posix()
         if re.match(r"(server|kernels|client|tools)/", name) and (everything or not HEAVY.match(name)):

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def main():
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "*.h", "*.cc"], capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "*.h", "*.cc", "*.cu", "*.cuh"], capture_output=True, text=True, check=True).stdout.split()
     files = [f for f in listed if (ROOT / f).exists()]
     run = subprocess.run(["clang-format", "--dry-run", "--Werror", *files], cwd=ROOT, capture_output=True, text=True)
     print("\n".join(line for line in run.stderr.splitlines() if "error:" in line))

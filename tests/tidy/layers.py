@@ -15,6 +15,7 @@ LAYERS = {
     "kernels/": ["server/base/"],
     "kernels/reference/": ["server/base/", "kernels/"],
     "kernels/cpu/": ["server/base/", "kernels/"],
+    "kernels/cuda/": ["server/base/", "kernels/"],
     "server/transport/": ["server/base/"],
     "server/metrics/": ["server/base/"],
     "server/worker/": ["server/base/", "server/ring/", "kernels/compute_plugin.h", "server/transport/transport_plugin.h",
@@ -77,7 +78,7 @@ def main():
     files = 0
     for top in ("server", "kernels", "client", "tools"):
         for file in sorted((ROOT / top).rglob("*")):
-            if file.suffix in (".h", ".cc"):
+            if file.suffix in (".h", ".cc", ".cu", ".cuh"):
                 files += 1
                 path = file.relative_to(ROOT).as_posix()
                 if layer_of(path) is None:

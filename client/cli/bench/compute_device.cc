@@ -35,6 +35,10 @@ absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Open(const annulus
   annulusComputeOptions options = {};
   options.struct_size = sizeof(options);
   options.threads = threads;
+  if (api->run_ceiling == nullptr) {
+    return absl::UnimplementedError(absl::StrCat("compute plugin \"", api->name,
+                                                 "\" has no ceiling to give a share of"));
+  }
   annulusDevice* opened = nullptr;
   if (api->open(&options, &opened) != ANNULUS_COMPUTE_OK) {
     return absl::FailedPreconditionError(

@@ -144,24 +144,26 @@ void AttentionCase::FillRow(const annulusTensor& tensor, int64_t batch, int64_t 
                  const_cast<void*>(RowPointer(tensor, batch, row, head)));
 }
 
-CpuDevice::CpuDevice(int threads) : api_(CpuPlugin()) {
+TestDevice::TestDevice(const annulusComputeV1* api, int threads) : api_(api) {
   const annulusComputeOptions options = {sizeof(annulusComputeOptions), 0, threads};
   Check(api_->open(&options, &device_));
   Check(api_->stream_create(device_, &stream_));
 }
 
-CpuDevice::~CpuDevice() {
+TestDevice::~TestDevice() {
   api_->stream_destroy(stream_);
   api_->close(device_);
 }
 
-void CpuDevice::Check(annulusComputeStatus status) const {
+CpuDevice::CpuDevice(int threads) : TestDevice(CpuPlugin(), threads) {}
+
+void TestDevice::Check(annulusComputeStatus status) const {
   ASSERT_EQ(status, ANNULUS_COMPUTE_OK) << api_->last_error();
 }
 
-void CpuDevice::Attend(const annulusAttendArgs& args) { Check(api_->attend(stream_, &args)); }
+void TestDevice::Attend(const annulusAttendArgs& args) { Check(api_->attend(stream_, &args)); }
 
-void CpuDevice::AttendBackward(AttentionCase& c) {
+void TestDevice::AttendBackward(AttentionCase& c) {
   const annulusTensor d_o = c.d_o();
   const annulusTensor o = c.o();
   const annulusRowStat delta = c.delta();

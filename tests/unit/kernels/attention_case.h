@@ -54,13 +54,14 @@ class AttentionCase {
   std::vector<float> o_data, lse_data, delta_data, dq_data, dk_data, dv_data;
 };
 
-// The CPU plugin opened with a number of threads; a failed call fails the test with its reason.
-class CpuDevice {
+// A plugin opened with a number of threads, and a stream of it, for cases in memory that the device
+// and the host share; a failed call fails the test with its reason.
+class TestDevice {
  public:
-  explicit CpuDevice(int threads = 1);
-  ~CpuDevice();
-  CpuDevice(const CpuDevice&) = delete;
-  CpuDevice& operator=(const CpuDevice&) = delete;
+  explicit TestDevice(const annulusComputeV1* api, int threads = 1);
+  ~TestDevice();
+  TestDevice(const TestDevice&) = delete;
+  TestDevice& operator=(const TestDevice&) = delete;
 
   const annulusComputeV1& api() const { return *api_; }
   annulusDevice* device() const { return device_; }
@@ -76,6 +77,11 @@ class CpuDevice {
   const annulusComputeV1* api_;
   annulusDevice* device_ = nullptr;
   annulusStream* stream_ = nullptr;
+};
+
+class CpuDevice : public TestDevice {
+ public:
+  explicit CpuDevice(int threads = 1);
 };
 
 // Compares o and lse of the case with the reference, within the gates of the dtype. A bf16 or f16

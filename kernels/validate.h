@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What the CPU device takes. Every check returns OK or INVALID_ARGUMENT that says which argument
-// was wrong, what was expected and what was got. Addresses cannot be checked, only shapes.
+// What every device takes: the checks that the plugins share. Each returns OK or INVALID_ARGUMENT
+// that says which argument was wrong, what was expected and what was got. Addresses cannot be
+// checked, only shapes.
 
 #include <cstdint>
 
 #include "absl/status/status.h"
 #include "kernels/compute_plugin.h"
 
-namespace annulus::kernels::cpu {
+namespace annulus::kernels {
 
 // dtype: RawValue of one.
 absl::Status CheckSupports(int dtype, int64_t head_dim, int64_t query_heads, int64_t kv_heads);
@@ -23,4 +24,4 @@ absl::Status CheckMerge(const annulusTensor* o, const annulusRowStat* lse, const
 absl::Status CheckAccumulate(const float* dst, const void* src, int src_dtype, int64_t count);
 absl::Status CheckFinish(const annulusTensor* src, const annulusTensor* dst);
 
-}  // namespace annulus::kernels::cpu
+}  // namespace annulus::kernels

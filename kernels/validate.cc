@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cpu/validate.h"
+#include "kernels/validate.h"
 
 #include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "kernels/cpu/tile.h"
+#include "kernels/head_dim.h"
 #include "kernels/tensor_view.h"
 #include "server/base/status_macros.h"
 
-namespace annulus::kernels::cpu {
+namespace annulus::kernels {
 namespace {
 
 // Keeps every sum of positions, offsets and rows far from overflow.
@@ -231,4 +231,4 @@ absl::Status CheckFinish(const annulusTensor* src, const annulusTensor* dst) {
   return CheckSameShape("src", *src, "dst", *dst, true);
 }
 
-}  // namespace annulus::kernels::cpu
+}  // namespace annulus::kernels

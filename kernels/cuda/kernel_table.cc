@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/kernel_table.h"
+
+#include "kernels/cuda/kernel_params.h"
+#include "kernels/cuda/portable/backward.h"
+#include "kernels/cuda/portable/forward.h"
+#include "kernels/cuda/portable/forward_matrix.h"
+#include "kernels/cuda/portable/row_ops.h"
+
+namespace annulus::kernels::cuda {
+namespace {
+
+template <int kDim>
+constexpr KernelShape AttendShape(const char* name) {
+  return {name, kBlockThreads, kAttendSharedFloats<kDim> * sizeof(float), sizeof(AttendParams),
+          kTileRows<kDim>};
+}
+
+template <int kDim>
+constexpr KernelShape AttendMatrixShape(const char* name) {
+  return {name, kMatrixThreads, kAttendMatrixSharedBytes<kDim>, sizeof(AttendParams), kMatrixRows};
+}
+
+template <int kDim>
+constexpr KernelShape BackwardShape(const char* name) {
+  return {name, kBlockThreads, kBackwardSharedFloats<kDim> * sizeof(float), sizeof(BackwardParams),
+          kTileRows<kDim>};
+}
+
+constexpr KernelShape RowShape(const char* name) {
+  return {name, kBlockThreads, 0, sizeof(RowParams), 0};
+}
+
+constexpr KernelShape kShapes[kKernelCount] = {
+    AttendShape<64>("attend_64"),
+    AttendShape<128>("attend_128"),
+    AttendShape<256>("attend_256"),
+    AttendMatrixShape<64>("attend_matrix_bf16_64"),
+    AttendMatrixShape<128>("attend_matrix_bf16_128"),
+    AttendMatrixShape<64>("attend_matrix_f16_64"),
+    AttendMatrixShape<128>("attend_matrix_f16_128"),
+    BackwardShape<64>("query_gradients_64"),
+    BackwardShape<128>("query_gradients_128"),
+    BackwardShape<256>("query_gradients_256"),
+    BackwardShape<64>("key_gradients_64"),
+    BackwardShape<128>("key_gradients_128"),
+    BackwardShape<256>("key_gradients_256"),
+    RowShape("reset"),
+    RowShape("row_dots"),
+    RowShape("merge"),
+    RowShape("convert"),
+    {"accumulate", kBlockThreads, 0, sizeof(AccumulateParams), 0},
+};
+
+}  // namespace
+
+const KernelShape& ShapeOf(KernelId id) { return kShapes[static_cast<int>(id)]; }
+
+}  // namespace annulus::kernels::cuda

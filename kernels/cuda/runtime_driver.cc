@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The driver over the CUDA runtime. The runtime is linked in statically and opens libcuda when it
+// is first called: on a machine without a GPU the plugin loads and OpenDriver says what is missing.
+#include <cuda_runtime.h>
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/driver.h"
+#include "kernels/cuda/portable/kernels.h"
+#include "server/base/status_macros.h"
+
+namespace annulus::kernels::cuda {
+namespace {
+
+absl::Status ToStatus(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  const std::string text =
+      absl::StrCat(call, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+  cudaGetLastError();  // a failed call is told once; one that broke the device comes again
+  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(text);
+  if (error == cudaErrorInvalidDevice) return absl::InvalidArgumentError(text);
+  return absl::InternalError(text);
+}
+
+absl::StatusOr<DeviceProperties> QueryProperties(int ordinal) {
+  int count = 0;
+  ANNULUS_RETURN_IF_ERROR(ToStatus(cudaGetDeviceCount(&count), "cudaGetDeviceCount"));
+  if (ordinal < 0 || ordinal >= count) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device_ordinal ", ordinal, ", this machine has ", count, " CUDA devices"));
+  }
+  cudaDeviceProp found = {};
+  ANNULUS_RETURN_IF_ERROR(
+      ToStatus(cudaGetDeviceProperties(&found, ordinal), "cudaGetDeviceProperties"));
+  DeviceProperties properties;
+  properties.name = found.name;
+  properties.capability_major = found.major;
+  properties.capability_minor = found.minor;
+  properties.multiprocessors = found.multiProcessorCount;
+  properties.memory_bytes = static_cast<int64_t>(found.totalGlobalMem);
+  properties.shared_bytes_block = static_cast<int64_t>(found.sharedMemPerBlockOptin);
+  return properties;
+}
+
+class RuntimeDriver final : public Driver {
+ public:
+  RuntimeDriver(int ordinal, DeviceProperties properties)
+      : ordinal_(ordinal), properties_(std::move(properties)) {}
+
+  const DeviceProperties& properties() const override { return properties_; }
+
+  // Makes the device's context, and lets every kernel have the shared memory it takes.
+  absl::Status Prepare() {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    if (properties_.capability_major < 8) return absl::OkStatus();  // refused by the caller
+    for (int id = 0; id < kKernelCount; ++id) {
+      const KernelShape& shape = ShapeOf(static_cast<KernelId>(id));
+      if (static_cast<int64_t>(shape.shared_bytes) > properties_.shared_bytes_block) continue;
+      ANNULUS_RETURN_IF_ERROR(
+          ToStatus(cudaFuncSetAttribute(KernelFunction(static_cast<KernelId>(id)),
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        static_cast<int>(shape.shared_bytes)),
+                   shape.name));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<void*> Allocate(size_t bytes) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    void* memory = nullptr;
+    ANNULUS_RETURN_IF_ERROR(ToStatus(cudaMalloc(&memory, bytes), "cudaMalloc"));
+    return memory;
+  }
+  void Free(void* memory) override {
+    if (Enter().ok()) cudaFree(memory);
+  }
+
+  absl::StatusOr<Stream> CreateStream() override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    cudaStream_t stream = nullptr;
+    ANNULUS_RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                                     "cudaStreamCreateWithFlags"));
+    return stream;
+  }
+  void DestroyStream(Stream stream) override {
+    if (Enter().ok()) cudaStreamDestroy(static_cast<cudaStream_t>(stream));
+  }
+
+  absl::StatusOr<Event> CreateEvent() override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    cudaEvent_t event = nullptr;
+    ANNULUS_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming),
+                                     "cudaEventCreateWithFlags"));
+    return event;
+  }
+  void DestroyEvent(Event event) override {
+    if (Enter().ok()) cudaEventDestroy(static_cast<cudaEvent_t>(event));
+  }
+  absl::Status Record(Event event, Stream stream) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return ToStatus(
+        cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)),
+        "cudaEventRecord");
+  }
+  absl::StatusOr<bool> Reached(Event event) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    const cudaError_t answer = cudaEventQuery(static_cast<cudaEvent_t>(event));
+    if (answer == cudaErrorNotReady) return false;
+    ANNULUS_RETURN_IF_ERROR(ToStatus(answer, "cudaEventQuery"));
+    return true;
+  }
+
+  absl::Status Zero(void* memory, size_t bytes, Stream stream) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return ToStatus(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)),
+                    "cudaMemsetAsync");
+  }
+
+  absl::Status Launch(KernelId kernel, int64_t blocks, const void* params, Stream stream) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    const KernelShape& shape = ShapeOf(kernel);
+    void* arguments[] = {const_cast<void*>(params)};
+    return ToStatus(cudaLaunchKernel(KernelFunction(kernel), dim3(static_cast<unsigned>(blocks)),
+                                     dim3(static_cast<unsigned>(shape.threads)), arguments,
+                                     shape.shared_bytes, static_cast<cudaStream_t>(stream)),
+                    shape.name);
+  }
+
+ private:
+  // The current device belongs to the thread, and any thread may call.
+  absl::Status Enter() const { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+
+  const int ordinal_;
+  const DeviceProperties properties_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Driver>> OpenDriver(int ordinal) {
+  ANNULUS_ASSIGN_OR_RETURN(DeviceProperties properties, QueryProperties(ordinal));
+  auto driver = std::make_unique<RuntimeDriver>(ordinal, std::move(properties));
+  ANNULUS_RETURN_IF_ERROR(driver->Prepare());
+  return driver;
+}
+
+}  // namespace annulus::kernels::cuda

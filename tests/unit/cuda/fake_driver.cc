@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/unit/cuda/fake_driver.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/kernel_params.h"
+#include "kernels/cuda/portable/backward.h"
+#include "kernels/cuda/portable/forward.h"
+#include "kernels/cuda/portable/forward_matrix.h"
+#include "kernels/cuda/portable/row_ops.h"
+#include "server/base/status_macros.h"
+#include "tests/unit/cuda/block_emulator.h"
+
+namespace annulus::kernels::cuda {
+namespace {
+
+using Body = std::function<void(EmulatedThread&)>;
+
+Body BodyOf(KernelId kernel, const void* params) {
+  const auto& attend = *static_cast<const AttendParams*>(params);
+  const auto& backward = *static_cast<const BackwardParams*>(params);
+  const auto& rows = *static_cast<const RowParams*>(params);
+  const auto& accumulate = *static_cast<const AccumulateParams*>(params);
+  switch (kernel) {
+    case KernelId::kAttend64:
+      return [&](auto& t) { Attend<64>(t, attend); };
+    case KernelId::kAttend128:
+      return [&](auto& t) { Attend<128>(t, attend); };
+    case KernelId::kAttend256:
+      return [&](auto& t) { Attend<256>(t, attend); };
+    case KernelId::kAttendMatrixBf16_64:
+      return [&](auto& t) { AttendOnMatrixUnits<Bf16, 64>(t, attend); };
+    case KernelId::kAttendMatrixBf16_128:
+      return [&](auto& t) { AttendOnMatrixUnits<Bf16, 128>(t, attend); };
+    case KernelId::kAttendMatrixF16_64:
+      return [&](auto& t) { AttendOnMatrixUnits<F16, 64>(t, attend); };
+    case KernelId::kAttendMatrixF16_128:
+      return [&](auto& t) { AttendOnMatrixUnits<F16, 128>(t, attend); };
+    case KernelId::kQueryGradients64:
+      return [&](auto& t) { QueryGradients<64>(t, backward); };
+    case KernelId::kQueryGradients128:
+      return [&](auto& t) { QueryGradients<128>(t, backward); };
+    case KernelId::kQueryGradients256:
+      return [&](auto& t) { QueryGradients<256>(t, backward); };
+    case KernelId::kKeyGradients64:
+      return [&](auto& t) { KeyGradients<64>(t, backward); };
+    case KernelId::kKeyGradients128:
+      return [&](auto& t) { KeyGradients<128>(t, backward); };
+    case KernelId::kKeyGradients256:
+      return [&](auto& t) { KeyGradients<256>(t, backward); };
+    case KernelId::kReset:
+      return [&](auto& t) { ResetRows(t, rows); };
+    case KernelId::kRowDots:
+      return [&](auto& t) { RowDots(t, rows); };
+    case KernelId::kMerge:
+      return [&](auto& t) { MergeRows(t, rows); };
+    case KernelId::kConvert:
+      return [&](auto& t) { ConvertRows(t, rows); };
+    case KernelId::kAccumulate:
+      return [&](auto& t) { Accumulate(t, accumulate); };
+  }
+  std::abort();
+}
+
+class FakeDriver final : public Driver {
+ public:
+  FakeDriver() { ++Fake().drivers; }
+  ~FakeDriver() override { --Fake().drivers; }
+
+  const DeviceProperties& properties() const override { return Fake().properties; }
+
+  absl::StatusOr<void*> Allocate(size_t bytes) override {
+    return Make("Allocate", bytes, Fake().memory);
+  }
+  void Free(void* memory) override { Destroy(memory, Fake().memory); }
+  absl::StatusOr<Stream> CreateStream() override { return Make("CreateStream", 1, Fake().streams); }
+  void DestroyStream(Stream stream) override { Destroy(stream, Fake().streams); }
+  absl::StatusOr<Event> CreateEvent() override { return Make("CreateEvent", 1, Fake().events); }
+  void DestroyEvent(Event event) override { Destroy(event, Fake().events); }
+  absl::Status Record(Event, Stream) override { return Try("Record"); }
+  absl::StatusOr<bool> Reached(Event) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Reached"));
+    if (Fake().polls_until_reached == 0) return true;
+    --Fake().polls_until_reached;
+    return false;
+  }
+  absl::Status Zero(void* memory, size_t bytes, Stream) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Zero"));
+    std::memset(memory, 0, bytes);
+    return absl::OkStatus();
+  }
+  absl::Status Launch(KernelId kernel, int64_t blocks, const void* params, Stream) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Launch"));
+    Fake().launches.push_back({kernel, blocks});
+    if (!Fake().run_kernels) return absl::OkStatus();
+    const KernelShape& shape = ShapeOf(kernel);
+    BlockEmulator emulator(shape.threads, shape.shared_bytes);
+    const Body body = BodyOf(kernel, params);
+    for (int64_t block = 0; block < blocks; ++block) emulator.Run(block, body);
+    return absl::OkStatus();
+  }
+
+ private:
+  static absl::Status Try(const std::string& method) {
+    return Fake().failing.count(method) == 0 ? absl::OkStatus() : Fake().failure;
+  }
+  static absl::StatusOr<void*> Make(const std::string& method, size_t bytes,
+                                    std::set<void*>& alive) {
+    ANNULUS_RETURN_IF_ERROR(Try(method));
+    void* made = ::operator new(bytes);
+    alive.insert(made);
+    return made;
+  }
+  static void Destroy(void* made, std::set<void*>& alive) {
+    if (alive.erase(made) == 0) std::abort();  // never made, or destroyed twice
+    ::operator delete(made);
+  }
+};
+
+}  // namespace
+
+FakeCuda& Fake() {
+  static FakeCuda fake;
+  return fake;
+}
+
+absl::StatusOr<std::unique_ptr<Driver>> OpenDriver(int ordinal) {
+  if (Fake().failing.count("Open") != 0) return Fake().failure;
+  if (ordinal < 0 || ordinal >= Fake().device_count) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "device_ordinal ", ordinal, ", this machine has ", Fake().device_count, " CUDA devices"));
+  }
+  return std::make_unique<FakeDriver>();
+}
+
+}  // namespace annulus::kernels::cuda
