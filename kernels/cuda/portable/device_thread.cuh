@@ -16,7 +16,7 @@ class DeviceThread {
   __device__ __forceinline__ int thread() const { return static_cast<int>(threadIdx.x); }
   __device__ __forceinline__ int64_t block() const { return blockIdx.x; }
   __device__ __forceinline__ float* shared() const {
-    extern __shared__ float dynamic_shared[];
+    extern __shared__ __align__(16) float dynamic_shared[];
     return dynamic_shared;
   }
   __device__ __forceinline__ void Sync() const { __syncthreads(); }
