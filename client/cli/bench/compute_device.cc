@@ -36,8 +36,8 @@ absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Open(const annulus
   options.struct_size = sizeof(options);
   options.threads = threads;
   if (api->run_ceiling == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("compute plugin \"", api->name,
-                                                 "\" has no ceiling to give a share of"));
+    return absl::UnimplementedError(
+        absl::StrCat("compute plugin \"", api->name, "\" has no ceiling to give a share of"));
   }
   annulusDevice* opened = nullptr;
   if (api->open(&options, &opened) != ANNULUS_COMPUTE_OK) {
