@@ -35,6 +35,7 @@ TEST_F(EmulatedKernels, HeadSizesAndDtypes) {
   int trial = 0;
   for (const int64_t head_dim : {16, 40, 64, 72, 128, 136, 256}) {
     for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
+      if (kUnderSanitizer && dtype == ANNULUS_F16) continue;  // as bf16, but for the conversion
       const annulusMask masks[] = {Full(), Causal(23), Causal(-30), Causal(20, 25), Full(15)};
       AttentionCase c({1, 70, 75, 2, 1, head_dim, dtype, masks[trial++ % 5]}, trial);
       SCOPED_TRACE(testing::Message() << "head size " << head_dim << " dtype " << dtype);
