@@ -129,6 +129,7 @@ typedef struct annulusDeviceInfo {
   int64_t memory_bytes;  /* 0: host memory, not bounded here */
   int32_t compute_units; /* threads or SMs */
   int32_t host_memory;   /* 1: alloc returns memory the host may touch */
+  char bus_id[32];       /* "0000:3b:00.0"; empty: not on a bus. Since abi_minor 2 */
 } annulusDeviceInfo;
 
 typedef struct annulusComputeOptions {
@@ -139,7 +140,37 @@ typedef struct annulusComputeOptions {
    * thread is the first. NULL and 0: the system's choice. */
   const int32_t* cpus;
   size_t cpu_count;
+  /* Since abi_minor 2. */
+  const char* provider;  /* which kernels of the plugin to use; NULL or "auto": the fastest there */
+  int32_t spare_units;   /* compute units that kernels leave to transfers, 0 .. compute_units - 1 */
+  int32_t deterministic; /* 1: the backward gives the same bits every time, if need be slower */
 } annulusComputeOptions;
+
+/* `rows` pieces of `row_bytes`, each `pitch` bytes after the one before, from one memory to
+ * another; each side is the host's or the device's own, and the device finds out which. Host memory
+ * is touched until the stream has come past the copy. */
+typedef struct annulusCopyArgs {
+  size_t struct_size;
+  void* to;
+  const void* from;
+  size_t row_bytes, rows;
+  size_t to_pitch, from_pitch; /* >= row_bytes; of no meaning where rows == 1 */
+} annulusCopyArgs;
+
+typedef enum annulusMemoryHandleKind {
+  ANNULUS_MEMORY_CUDA_IPC = 0,   /* `ipc` is a cudaIpcMemHandle_t */
+  ANNULUS_MEMORY_DESCRIPTOR = 1, /* `descriptor` is a file descriptor of CUDA's virtual memory */
+} annulusMemoryHandleKind;
+
+/* Device memory as another process can be told of it. */
+typedef struct annulusMemoryHandle {
+  size_t struct_size;
+  annulusMemoryHandleKind kind;
+  uint8_t ipc[64];
+  int32_t descriptor; /* not consumed by import_memory; of export_memory the caller's to close */
+  size_t bytes;       /* of the whole allocation */
+  size_t offset;      /* of the memory that was exported, in it */
+} annulusMemoryHandle;
 
 /* What a device can do at best, the yardsticks that a kernel's speed is given as a share of. */
 typedef enum annulusCeiling {
@@ -212,6 +243,20 @@ typedef struct annulusComputeV1 {
    * then, for the caller to divide by the time from the call to the end of the work. The first
    * MEMORY_READ of a device takes longer: it makes the array. NULL: the plugin has no yardstick. */
   annulusComputeStatus (*run_ceiling)(annulusStream* stream, annulusCeiling ceiling, double* work);
+
+  /* Since abi_minor 2. All NULL on a device with host_memory. */
+
+  annulusComputeStatus (*copy)(annulusStream* stream, const annulusCopyArgs* args);
+  /* Pins host memory, so that copies from and to it are fast and do not block. Whole pages. */
+  annulusComputeStatus (*register_host)(annulusDevice* device, void* memory, size_t bytes);
+  annulusComputeStatus (*unregister_host)(annulusDevice* device, void* memory);
+  /* Memory from `alloc`, or a part of it, as another process may import it; and what another
+   * process exported, until release_memory. The exporter keeps it alive. */
+  annulusComputeStatus (*export_memory)(annulusDevice* device, const void* memory,
+                                        annulusMemoryHandle* handle);
+  annulusComputeStatus (*import_memory)(annulusDevice* device, const annulusMemoryHandle* handle,
+                                        void** memory);
+  annulusComputeStatus (*release_memory)(annulusDevice* device, void* memory);
 } annulusComputeV1;
 
 #ifdef __cplusplus

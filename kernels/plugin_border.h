@@ -4,11 +4,14 @@
 // The border of a compute plugin: what is a Status or an exception inside leaves as a C code and a
 // text that the calling thread may ask for.
 
+#include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <exception>
 #include <new>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/compute_plugin.h"
 
@@ -40,13 +43,31 @@ annulusComputeStatus Guarded(Body body) {
 // INVALID_ARGUMENT "<what> is null".
 absl::Status RequireHandle(absl::string_view what, const void* handle);
 
-// INVALID_ARGUMENT when the struct is null or smaller than this plugin knows it.
+// INVALID_ARGUMENT when the struct is null or smaller than `expected`.
 absl::Status RequireStruct(absl::string_view what, const void* pointer, size_t struct_size,
                            size_t expected);
+
+// A struct of a caller that may know fewer members of it: at least the first `expected` bytes,
+// those of abi_minor 0. What it does not know is zero.
 template <typename Struct>
-absl::Status RequireStruct(absl::string_view what, const Struct* pointer) {
-  return RequireStruct(what, pointer, pointer == nullptr ? 0 : pointer->struct_size,
-                       sizeof(Struct));
+absl::StatusOr<Struct> ReadStruct(absl::string_view what, const Struct* pointer, size_t expected) {
+  const size_t bytes = pointer == nullptr ? 0 : pointer->struct_size;
+  absl::Status enough = RequireStruct(what, pointer, bytes, expected);
+  if (!enough.ok()) return enough;
+  Struct whole = {};
+  std::memcpy(&whole, pointer, std::min(bytes, sizeof(Struct)));
+  return whole;
+}
+
+// The other way round: fills in as much as the caller knows.
+template <typename Struct>
+absl::Status WriteStruct(absl::string_view what, Struct whole, size_t expected, Struct* pointer) {
+  const size_t bytes = pointer == nullptr ? 0 : pointer->struct_size;
+  absl::Status enough = RequireStruct(what, pointer, bytes, expected);
+  if (!enough.ok()) return enough;
+  whole.struct_size = bytes;
+  std::memcpy(pointer, &whole, std::min(bytes, sizeof(Struct)));
+  return absl::OkStatus();
 }
 
 }  // namespace annulus::kernels

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -71,21 +72,23 @@ absl::Status CpusOf(const annulusComputeOptions& options, std::vector<int>* cpus
   return absl::OkStatus();
 }
 
-annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** device) {
+annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** device) {
   return Guarded([&]() -> absl::Status {
-    ANNULUS_RETURN_IF_ERROR(RequireStruct("options", options));
+    ANNULUS_ASSIGN_OR_RETURN(
+        const annulusComputeOptions options,
+        ReadStruct("options", given, offsetof(annulusComputeOptions, provider)));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    if (options->device_ordinal != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("device_ordinal ", options->device_ordinal,
+    if (options.device_ordinal != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("device_ordinal ", options.device_ordinal,
                                                      ", expected 0: the host is one device"));
     }
-    if (options->threads < 1 || options->threads > kThreadsMax) {
+    if (options.threads < 1 || options.threads > kThreadsMax) {
       return absl::InvalidArgumentError(
-          absl::StrCat("threads ", options->threads, ", expected 1 to ", kThreadsMax));
+          absl::StrCat("threads ", options.threads, ", expected 1 to ", kThreadsMax));
     }
     std::vector<int> cpus;
-    ANNULUS_RETURN_IF_ERROR(CpusOf(*options, &cpus));
-    *device = new annulusDevice(options->threads, std::move(cpus));
+    ANNULUS_RETURN_IF_ERROR(CpusOf(options, &cpus));
+    *device = new annulusDevice(options.threads, std::move(cpus));
     return absl::OkStatus();
   });
 }
@@ -95,16 +98,14 @@ void Close(annulusDevice* device) { delete device; }
 annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    ANNULUS_RETURN_IF_ERROR(RequireStruct("info", info));
     const int threads = device->workspace.pool.threads();
     const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), ", ", threads,
                                           threads == 1 ? " thread" : " threads");
-    std::memset(info->description, 0, sizeof(info->description));
-    text.copy(info->description, sizeof(info->description) - 1);
-    info->memory_bytes = 0;
-    info->compute_units = threads;
-    info->host_memory = 1;
-    return absl::OkStatus();
+    annulusDeviceInfo found = {};
+    text.copy(found.description, sizeof(found.description) - 1);
+    found.compute_units = threads;
+    found.host_memory = 1;
+    return WriteStruct("info", found, offsetof(annulusDeviceInfo, bus_id), info);
   });
 }
 
@@ -280,7 +281,7 @@ annulusComputeStatus RunCeiling(annulusStream* stream, annulusCeiling ceiling, d
 const annulusComputeV1* CpuPlugin() {
   static const annulusComputeV1 plugin = {
       .struct_size = sizeof(annulusComputeV1),
-      .abi_minor = 1,
+      .abi_minor = 2,
       .name = "cpu",
       .caps = ANNULUS_COMPUTE_CAP_BACKWARD | ANNULUS_COMPUTE_CAP_SLIDING_WINDOW,
       .open = Open,
@@ -305,6 +306,12 @@ const annulusComputeV1* CpuPlugin() {
       .finish = Finish,
       .fill_zero = FillZero,
       .run_ceiling = RunCeiling,
+      .copy = nullptr,
+      .register_host = nullptr,
+      .unregister_host = nullptr,
+      .export_memory = nullptr,
+      .import_memory = nullptr,
+      .release_memory = nullptr,
   };
   return &plugin;
 }

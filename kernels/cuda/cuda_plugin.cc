@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -70,13 +71,15 @@ absl::Status CheckDevice(int ordinal, const cuda::DeviceProperties& properties) 
   return absl::OkStatus();
 }
 
-annulusComputeStatus Open(const annulusComputeOptions* options, annulusDevice** device) {
+annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** device) {
   return Guarded([&]() -> absl::Status {
-    ANNULUS_RETURN_IF_ERROR(RequireStruct("options", options));
+    ANNULUS_ASSIGN_OR_RETURN(
+        const annulusComputeOptions options,
+        ReadStruct("options", given, offsetof(annulusComputeOptions, provider)));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<Driver> driver,
-                             cuda::OpenDriver(options->device_ordinal));
-    ANNULUS_RETURN_IF_ERROR(CheckDevice(options->device_ordinal, driver->properties()));
+                             cuda::OpenDriver(options.device_ordinal));
+    ANNULUS_RETURN_IF_ERROR(CheckDevice(options.device_ordinal, driver->properties()));
     *device = new annulusDevice{std::move(driver)};
     return absl::OkStatus();
   });
@@ -87,17 +90,15 @@ void Close(annulusDevice* device) { delete device; }
 annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
-    ANNULUS_RETURN_IF_ERROR(RequireStruct("info", info));
     const cuda::DeviceProperties& properties = device->driver->properties();
     const std::string text =
         absl::StrCat("cuda: ", properties.name, ", compute capability ",
                      properties.capability_major, ".", properties.capability_minor);
-    std::memset(info->description, 0, sizeof(info->description));
-    text.copy(info->description, sizeof(info->description) - 1);
-    info->memory_bytes = properties.memory_bytes;
-    info->compute_units = properties.multiprocessors;
-    info->host_memory = 0;
-    return absl::OkStatus();
+    annulusDeviceInfo found = {};
+    text.copy(found.description, sizeof(found.description) - 1);
+    found.memory_bytes = properties.memory_bytes;
+    found.compute_units = properties.multiprocessors;
+    return WriteStruct("info", found, offsetof(annulusDeviceInfo, bus_id), info);
   });
 }
 

@@ -75,6 +75,9 @@ typedef struct annulusTransportOptions {
   const char* host_id;      /* ranks with the same host_id share memory; others use TCP */
   const char* bind_address; /* numeric address that peers on other hosts reach, e.g. "127.0.0.1" */
   double peer_timeout_seconds; /* a peer silent this long is lost; default 1.0 when 0 */
+  /* Since abi_minor 2. */
+  int32_t window_size;    /* ranks of an inner ring, a divisor of size; 0: all. Rank W * w + i */
+  int32_t device_ordinal; /* of this rank's device memory; -1: host memory alone */
 } annulusTransportOptions;
 
 typedef struct annulusSegment {
@@ -159,6 +162,12 @@ typedef struct annulusTransportV1 {
    * completed. It must not block nor call the transport. Set it before the first operation; NULL
    * ends it. */
   void (*set_notify)(annulusTransport* transport, void (*notify)(void* context), void* context);
+
+  /* Since abi_minor 2; may be NULL. What a thread posts between the two may start together, and
+   * does not start before group_end; it does not wait in between. Every rank that has a part in a
+   * group's transfers posts its own in one group. Groups do not nest. */
+  void (*group_begin)(annulusTransport* transport);
+  annulusTransportStatus (*group_end)(annulusTransport* transport);
 } annulusTransportV1;
 
 #ifdef __cplusplus

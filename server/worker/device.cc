@@ -7,14 +7,20 @@
 #include "absl/strings/str_cat.h"
 
 namespace annulus::worker {
+namespace {
+
+// What every table has: the members of abi_minor 0.
+constexpr size_t kTableBytes = offsetof(annulusComputeV1, run_ceiling);
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<Device>> Device::Open(const annulusComputeV1* table, int threads,
                                                      const std::vector<int>& cpus) {
   if (table == nullptr) return absl::InvalidArgumentError("no compute plugin given");
-  if (table->struct_size < sizeof(annulusComputeV1)) {
+  if (table->struct_size < kTableBytes) {
     return absl::InvalidArgumentError(absl::StrCat("the compute plugin's table has ",
                                                    table->struct_size, " bytes, expected at least ",
-                                                   sizeof(annulusComputeV1)));
+                                                   kTableBytes));
   }
   annulusComputeOptions options{};
   options.struct_size = sizeof(options);

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 
@@ -24,11 +25,11 @@ constexpr size_t kSegmentsMax = size_t{1} << 22;
 constexpr uint32_t kOutstandingMax = 1u << 16;
 
 bool ValidOptions(const annulusTransportOptions& options) {
-  return options.struct_size >= sizeof(annulusTransportOptions) && options.group != nullptr &&
-         std::strlen(options.group) <= kGroupNameMax && options.size >= 1 &&
-         options.size <= kSizeMax && options.rank >= 0 && options.rank < options.size &&
-         options.host_id != nullptr && options.peer_timeout_seconds >= 0 &&
-         options.peer_timeout_seconds < 1e6;
+  return options.struct_size >= offsetof(annulusTransportOptions, window_size) &&
+         options.group != nullptr && std::strlen(options.group) <= kGroupNameMax &&
+         options.size >= 1 && options.size <= kSizeMax && options.rank >= 0 &&
+         options.rank < options.size && options.host_id != nullptr &&
+         options.peer_timeout_seconds >= 0 && options.peer_timeout_seconds < 1e6;
 }
 
 bool FillRandom(std::array<uint8_t, 16>* bytes) {
