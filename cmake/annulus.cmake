@@ -50,7 +50,7 @@ function(annulus_program)
 endfunction()
 
 # ccache takes precompiled headers when told so, given gcc's -fpch-preprocess.
-set(ANNULUS_TEST_OPTIONS -O1 $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+set(ANNULUS_TEST_OPTIONS -O1 -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 
 # What nearly every test includes, compiled once. Tests are about the product's speed, not their own: they are compiled
 # lightly, and the libraries that they test as ever.
