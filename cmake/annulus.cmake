@@ -4,7 +4,7 @@
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE_PROGRAM})
 endif()
 
 add_library(annulus_options INTERFACE)
@@ -49,6 +49,19 @@ function(annulus_program)
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} annulus_options)
 endfunction()
 
+# ccache takes precompiled headers when told so, given gcc's -fpch-preprocess.
+set(ANNULUS_TEST_OPTIONS -O1 -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+
+# What nearly every test includes, compiled once. Tests are about the product's speed, not their own: they are compiled
+# lightly, and the libraries that they test as ever.
+function(annulus_test_headers)
+  add_executable(annulus_test_headers ${PROJECT_SOURCE_DIR}/cmake/test_headers.cc)
+  target_link_libraries(annulus_test_headers PRIVATE absl::statusor GTest::gmock GTest::gtest GTest::gtest_main annulus_options)
+  target_compile_options(annulus_test_headers PRIVATE ${ANNULUS_TEST_OPTIONS})
+  target_precompile_headers(annulus_test_headers PRIVATE <absl/status/statusor.h> <gmock/gmock.h> <gtest/gtest.h>
+                             <map> <random> <string> <vector>)
+endfunction()
+
 # annulus_test(NAME ring_plan_test SRCS plan_test.cc DEPS annulus_ring [LABELS unit] [TIMEOUT 60]): a GoogleTest program
 # registered with ctest. Labels: unit, property, contract, e2e, fuzz, tidy, install; "full" is left out of `make test`.
 function(annulus_test)
@@ -61,6 +74,8 @@ function(annulus_test)
   endif()
   add_executable(${A_NAME} ${A_SRCS})
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_options(${A_NAME} PRIVATE ${ANNULUS_TEST_OPTIONS})
+  target_precompile_headers(${A_NAME} REUSE_FROM annulus_test_headers)
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest GTest::gtest_main annulus_options)
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS})
@@ -76,6 +91,7 @@ function(annulus_fuzz_test)
     set(A_ITERATIONS 20000)
   endif()
   add_executable(${A_NAME} ${A_SRCS} ${PROJECT_SOURCE_DIR}/tests/support/fuzz_main.cc)
+  target_compile_options(${A_NAME} PRIVATE ${ANNULUS_TEST_OPTIONS})
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} annulus_options)
