@@ -30,6 +30,33 @@ constexpr int64_t kValuesTogether = 16;
 
 constexpr int64_t kStep = static_cast<int64_t>(hn::MaxLanes(PackTag()));
 
+// out[i * stride] = the sum of the lanes of sums[i]. Four at once share what it takes to cross
+// lanes.
+template <int kCount>
+HWY_INLINE void StoreLaneSums(const PackVec (&sums)[kCount], int64_t stride, float* out) {
+  const PackTag d;
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+  if constexpr (kCount == 4) {
+    const auto interleave = [d](PackVec a, PackVec b) {
+      return hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
+    };
+    const hn::RepartitionToWide<PackTag> pairs;
+    const auto low = hn::BitCast(pairs, interleave(sums[0], sums[1]));
+    const auto high = hn::BitCast(pairs, interleave(sums[2], sums[3]));
+    PackVec four = hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, low, high)),
+                           hn::BitCast(d, hn::InterleaveUpper(pairs, low, high)));
+    if constexpr (hn::MaxLanes(PackTag()) == 8) {
+      four = hn::Add(four, hn::ConcatUpperUpper(d, four, four));
+    }
+    alignas(32) float stored[hn::MaxLanes(PackTag())];
+    hn::Store(four, d, stored);
+    for (int i = 0; i < 4; ++i) out[i * stride] = stored[i];
+    return;
+  }
+#endif
+  for (int i = 0; i < kCount; ++i) out[i * stride] = hn::GetLane(hn::SumOfLanes(d, sums[i]));
+}
+
 // scores[r][j] = q[r] . k[j] for kRows rows and the kKeys keys from `k` on.
 template <typename Element, int kRows, int kKeys>
 HWY_INLINE void Dots(const float* HWY_RESTRICT q, const HeadRows& k, int64_t key, float* scores) {
@@ -37,11 +64,11 @@ HWY_INLINE void Dots(const float* HWY_RESTRICT q, const HeadRows& k, int64_t key
   const int64_t q_stride = PaddedHeadDim(k.head_dim);
   const Element* rows[kKeys];
   for (int j = 0; j < kKeys; ++j) rows[j] = static_cast<const Element*>(k.Row(key + j));
-  PackVec sums[kRows][kKeys];
+  PackVec sums[kKeys][kRows];
 #pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
+  for (int j = 0; j < kKeys; ++j) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kKeys; ++j) sums[r][j] = hn::Zero(d);
+    for (int r = 0; r < kRows; ++r) sums[j][r] = hn::Zero(d);
   }
   for (int64_t c = 0; c < k.head_dim; c += kStep) {
     PackVec keys[kKeys];
@@ -51,14 +78,11 @@ HWY_INLINE void Dots(const float* HWY_RESTRICT q, const HeadRows& k, int64_t key
     for (int r = 0; r < kRows; ++r) {
       const PackVec query = hn::Load(d, q + r * q_stride + c);
 #pragma GCC unroll 4
-      for (int j = 0; j < kKeys; ++j) sums[r][j] = hn::MulAdd(query, keys[j], sums[r][j]);
+      for (int j = 0; j < kKeys; ++j) sums[j][r] = hn::MulAdd(query, keys[j], sums[j][r]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kKeys; ++j) {
-      scores[r * kKeyTile + j] = hn::GetLane(hn::SumOfLanes(d, sums[r][j]));
-    }
-  }
+#pragma GCC unroll 4
+  for (int j = 0; j < kKeys; ++j) StoreLaneSums(sums[j], kKeyTile, scores + j);
 }
 
 // Calls body.operator()<n>(first) for groups of n <= kRowsTogether rows.
@@ -114,25 +138,52 @@ HWY_INLINE void ScoreTile(const HeadSet& set, int64_t first_key, IndexRange rang
   for (; j < range.end; ++j) ScoreKeys<Element, 1>(set, first_key + j, j);
 }
 
-// output[r] += weights[r][j] * values[j] for kRows rows and `count` keys.
+// output[r] += weights[r][j] * values[j] for kRows rows, `count` keys and kVectors vectors from
+// column c on.
+template <typename Element, int kRows, int kVectors>
+HWY_INLINE void AddValuesOfColumns(const float* HWY_RESTRICT weights, const Element* const* values,
+                                   int64_t count, int64_t stride, int64_t c,
+                                   float* HWY_RESTRICT output) {
+  const PackTag d;
+  PackVec sums[kRows][kVectors];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i)
+      sums[r][i] = hn::Load(d, output + r * stride + c + i * kStep);
+  }
+  for (int64_t j = 0; j < count; ++j) {
+    PackVec value[kVectors];
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) value[i] = LoadFloats(values[j], c + i * kStep);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const PackVec weight = hn::Set(d, weights[r * kKeyTile + j]);
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; ++i) sums[r][i] = hn::MulAdd(weight, value[i], sums[r][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i)
+      hn::Store(sums[r][i], d, output + r * stride + c + i * kStep);
+  }
+}
+
+// The same for all columns. Several vectors side by side: few rows alone would wait for their own
+// sums, many load a weight for each product.
 template <typename Element, int kRows>
 HWY_INLINE void AddValues(const float* HWY_RESTRICT weights, const Element* const* values,
                           int64_t count, int64_t head_dim, float* HWY_RESTRICT output) {
-  const PackTag d;
+  constexpr int kVectors = kRows <= 2 ? 4 : 2;
   const int64_t stride = PaddedHeadDim(head_dim);
-  for (int64_t c = 0; c < head_dim; c += kStep) {
-    PackVec sums[kRows];
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) sums[r] = hn::Load(d, output + r * stride + c);
-    for (int64_t j = 0; j < count; ++j) {
-      const PackVec value = LoadFloats(values[j], c);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        sums[r] = hn::MulAdd(hn::Set(d, weights[r * kKeyTile + j]), value, sums[r]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) hn::Store(sums[r], d, output + r * stride + c);
+  int64_t c = 0;
+  for (; c + kVectors * kStep <= head_dim; c += kVectors * kStep) {
+    AddValuesOfColumns<Element, kRows, kVectors>(weights, values, count, stride, c, output);
+  }
+  for (; c < head_dim; c += kStep) {
+    AddValuesOfColumns<Element, kRows, 1>(weights, values, count, stride, c, output);
   }
 }
 

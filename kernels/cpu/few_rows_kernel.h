@@ -19,7 +19,7 @@ namespace annulus::kernels::cpu {
 inline constexpr int64_t kFewRowsMax = 12;
 
 // KV heads whose rows, neighbours in memory, are read side by side.
-inline constexpr int64_t kFewRowsHeads = 4;
+inline constexpr int64_t kFewRowsHeads = 8;
 // Floats of scratch that AttendFewRows needs, 64-byte aligned.
 inline constexpr int64_t kFewRowsScratch = kFewRowsHeads * kFewRowsMax * kKeyTile;
 
