@@ -15,6 +15,7 @@
 #include "server/metrics/timeline.h"
 #include "server/ring/plan.h"
 #include "server/transport/transport_plugin.h"
+#include "server/worker/device_options.h"
 
 namespace annulus::worker {
 
@@ -140,8 +141,7 @@ struct EngineOptions {
   std::string bind_address = "127.0.0.1";
   uint64_t memory_limit_bytes = 0;
   int max_concurrent_requests = 8;
-  int compute_threads = 1;
-  std::vector<int> compute_cpus;         // none, or one for each thread to be bound to
+  DeviceOptions device;
   double hop_timeout_seconds = 30;       // bound of one wait when the call has no nearer deadline
   double verdict_timeout_seconds = 1.8;  // a failed request waits for the coordinator's word
   double connect_timeout_seconds = 10;   // bound of ConnectGroup
