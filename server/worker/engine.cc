@@ -95,6 +95,12 @@ class EngineImpl final : public Engine {
     ANNULUS_ASSIGN_OR_RETURN(auto session, sessions_.Find(session_id));
     return session->AddRegion(region_id, std::move(region));
   }
+  absl::Status AddDeviceRegion(const std::string& session_id, uint64_t region_id,
+                               uint64_t generation, const DeviceLease& lease) override {
+    ANNULUS_ASSIGN_OR_RETURN(auto session, sessions_.Find(session_id));
+    ANNULUS_ASSIGN_OR_RETURN(auto region, Region::Import(lease, generation, device_));
+    return session->AddRegion(region_id, std::move(region));
+  }
   absl::Status RemoveRegion(const std::string& session_id, uint64_t region_id) override {
     ANNULUS_ASSIGN_OR_RETURN(auto session, sessions_.Find(session_id));
     return session->RemoveRegion(region_id);

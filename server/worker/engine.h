@@ -76,6 +76,13 @@ struct RegionRef {
   uint64_t offset = 0;
 };
 
+// Device memory that a client exported and leases; see kernels/compute_plugin.h.
+struct DeviceLease {
+  annulusMemoryHandle handle{};
+  std::string bus_id;  // of the device that it lies on
+  uint64_t bytes = 0;  // leased, from handle.offset on
+};
+
 // See TensorRef in types.proto.
 struct TensorRef {
   std::optional<RegionRef> region;
@@ -205,6 +212,11 @@ class Engine {
   // or too small.
   virtual absl::Status AddRegion(const std::string& session_id, uint64_t region_id,
                                  uint64_t generation, int fd, uint64_t bytes) = 0;
+  // Imports device memory; leaves the handle's descriptor to the caller. INVALID_ARGUMENT: it lies
+  // on another device, or the lease beyond its allocation. UNIMPLEMENTED: this worker's device
+  // takes no memory of other processes.
+  virtual absl::Status AddDeviceRegion(const std::string& session_id, uint64_t region_id,
+                                       uint64_t generation, const DeviceLease& lease) = 0;
   virtual absl::Status RemoveRegion(const std::string& session_id, uint64_t region_id) = 0;
   virtual absl::Status CreateTensor(const std::string& session_id, const std::string& tensor_id,
                                     uint64_t bytes) = 0;

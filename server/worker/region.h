@@ -4,20 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "server/worker/device.h"
+#include "server/worker/engine.h"
 
 namespace annulus::worker {
-
-// Device memory that a client exported and leases, see annulusMemoryHandle in
-// kernels/compute_plugin.h.
-struct DeviceLease {
-  annulusMemoryHandle handle{};
-  std::string bus_id;  // of the device that it lies on
-  uint64_t bytes = 0;  // leased, from handle.offset on
-};
 
 // Memory of a client, mapped for as long as anyone holds the region: a sealed memfd, shared and
 // writable, or memory of the device.
