@@ -23,6 +23,7 @@
 #include "absl/types/span.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/interrupt.h"
+#include "client/cli/visible_gpus.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::cli {
@@ -188,6 +189,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
   const int threads = options.threads > 0 ? options.threads : DefaultThreads(options.workers);
   ANNULUS_ASSIGN_OR_RETURN(const std::vector<int> cpus,
                            CpusToPin(options.pin_threads ? options.workers * threads : 0));
+  const int gpus = std::max(1, VisibleGpus());  // with none the worker says what is missing
   const int per_node = options.ranks_per_node > 0 ? options.ranks_per_node : options.workers;
   for (int i = 0; i < options.workers; ++i) {
     std::vector<std::string> args{"--coordinator", cluster->coordinator().listen,
@@ -202,6 +204,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
     if (!options.compute_plugin.empty()) {
       args.push_back("--compute-plugin");
       args.push_back(options.compute_plugin);
+    }
+    if (options.compute_plugin == "cuda") {
+      args.push_back("--device-ordinal");
+      args.push_back(absl::StrCat(i % gpus));
     }
     if (options.memory_limit_bytes > 0) {
       args.push_back("--memory-limit");

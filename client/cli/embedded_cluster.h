@@ -15,9 +15,10 @@ namespace annulus::cli {
 
 struct EmbeddedClusterOptions {
   int workers = 1;
-  int ranks_per_node = 0;           // 0: all on one node
-  int threads = 0;                  // per worker; 0: cores / workers, at least 1
-  std::string compute_plugin;       // name or path; "": the worker's own default
+  int ranks_per_node = 0;  // 0: all on one node
+  int threads = 0;         // per worker; 0: cores / workers, at least 1
+  // Name or path; "": the worker's own default. With "cuda" the workers take turns on the GPUs.
+  std::string compute_plugin;
   bool pin_threads = false;         // each worker's compute threads to processors of their own
   uint64_t memory_limit_bytes = 0;  // per worker; 0: the worker's own default
   std::string listen = "127.0.0.1:0";

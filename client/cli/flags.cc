@@ -134,6 +134,13 @@ void AddClusterFlags(CLI::App* app, RunFlags* flags) {
 
 }  // namespace
 
+void AddDeviceFlag(CLI::App* app, std::string* device) {
+  app->add_option("--device", *device,
+                  "What workers that are started compute on: cpu, or cuda, with one GPU each in "
+                  "turn (default cpu)")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+}
+
 void AddRingFlags(CLI::App* app, RunFlags* flags) {
   AddShapeFlags(app, &flags->shape);
   AddProblemFlags(app, flags);
@@ -143,6 +150,7 @@ void AddRingFlags(CLI::App* app, RunFlags* flags) {
 
 void AddRunFlags(CLI::App* app, RunFlags* flags) {
   AddRingFlags(app, flags);
+  AddDeviceFlag(app, &flags->device);
   app->add_option("--repeat", flags->repeat, "Runs so often and reports the fastest (default 1)")
       ->check(CLI::Range(1, 1000000));
   app->add_option("--input", flags->input,
@@ -255,12 +263,11 @@ absl::Status CheckRunFlags(const RunFlags& flags) {
   if (flags.transfers_off && !flags.output.empty()) {
     return UsageError("--transfers-off gives wrong results by intent: leave out --output");
   }
-  if (!flags.coordinator.empty() &&
-      (flags.threads != 0 || flags.pin_threads || !flags.memory_limit.empty())) {
+  if (!flags.coordinator.empty() && (flags.threads != 0 || flags.pin_threads ||
+                                     !flags.memory_limit.empty() || !flags.device.empty())) {
     return UsageError(
-        "--threads, --pin-threads and --memory-limit are for workers that run starts itself: leave "
-        "them out with "
-        "--coordinator");
+        "--threads, --pin-threads, --memory-limit and --device are for workers that run starts "
+        "itself: leave them out with --coordinator");
   }
   if (!flags.memory_limit.empty()) {
     const auto bytes = ParseBytes(flags.memory_limit);

@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> StartOwnCluster(const RunFlags&
   options.ranks_per_node = flags.ranks_per_node;
   options.threads = flags.threads;
   options.pin_threads = flags.pin_threads;
-  options.compute_plugin = flags.compute_plugin;
+  options.compute_plugin = flags.device.empty() ? flags.compute_plugin : flags.device;
   if (!flags.memory_limit.empty()) {
     ANNULUS_ASSIGN_OR_RETURN(options.memory_limit_bytes, ParseBytes(flags.memory_limit));
   }

@@ -21,9 +21,11 @@ trace::OpKind KindOf(client::TimelineOp::Kind kind) {
     case client::TimelineOp::Kind::kPrepare:
       return trace::OpKind::kPrepare;
     case client::TimelineOp::Kind::kFinish:
+      return trace::OpKind::kFinish;
+    case client::TimelineOp::Kind::kCopy:
       break;
   }
-  return trace::OpKind::kFinish;
+  return trace::OpKind::kCopy;
 }
 
 // The ops of one call, added to the ranks they belong to.

@@ -67,6 +67,12 @@ absl::Status DataPlane::ShareOperands() {
     const size_t bytes = operand.view.bytes();
     Shared shared;
     shared.region = bytes > 0 ? registry_->Find(operand.view.data, bytes) : nullptr;
+    if (shared.region != nullptr && shared.region->spoiled() && operand.written) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("output ", RoleName(operand.role),
+                       " lies in device memory that a worker of "
+                       "a call that failed may still write to: allocate and lease other memory"));
+    }
     if (shared.region != nullptr) {
       shared.offset =
           static_cast<uint64_t>(static_cast<uint8_t*>(operand.view.data) - shared.region->data());
@@ -85,17 +91,29 @@ absl::Status DataPlane::ShareOperands() {
 
 absl::Status DataPlane::LeaseAll(const RankCall& call, absl::Time deadline) const {
   for (const Shared& shared : shared_) {
-    ANNULUS_RETURN_IF_ERROR(
-        call.link->leases().Ensure(shared.region->identity(), shared.region->size(),
-                                   std::min(deadline, absl::Now() + kLeaseTimeout)));
+    ANNULUS_RETURN_IF_ERROR(call.link->leases().Ensure(
+        *shared.region, std::min(deadline, absl::Now() + kLeaseTimeout)));
   }
   return absl::OkStatus();
 }
 
+const Operand* DataPlane::DeviceOperand() const {
+  for (const Operand& operand : job_.operands) {
+    const auto region = registry_->Find(operand.view.data, operand.view.bytes());
+    if (region != nullptr && region->device_memory() != nullptr) return &operand;
+  }
+  return nullptr;
+}
+
 absl::Status DataPlane::ChoosePaths(const std::vector<RankCall>& calls, absl::Time deadline) {
   paths_.assign(calls.size(), DataPath::kStream);
+  const Operand* device = DeviceOperand();
+  if (device != nullptr && job_.options.data_path == DataPath::kStream) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensor ", RoleName(device->role), " lies in device memory, which cannot be streamed"));
+  }
   if (job_.options.data_path == DataPath::kStream) return absl::OkStatus();
-  bool anywhere = job_.options.data_path == DataPath::kMemfd;
+  bool anywhere = job_.options.data_path == DataPath::kMemfd || device != nullptr;
   for (const RankCall& call : calls) {
     anywhere = anywhere || !call.link->session().region_socket().empty();
   }
@@ -110,6 +128,10 @@ absl::Status DataPlane::ChoosePaths(const std::vector<RankCall>& calls, absl::Ti
     } else if (absl::IsResourceExhausted(leased) || absl::IsUnavailable(leased) ||
                absl::IsDeadlineExceeded(leased)) {
       return NameRank(calls[i], leased);  // another path would not help
+    } else if (device != nullptr) {
+      return NameRank(calls[i], absl::FailedPreconditionError(
+                                    absl::StrCat("tensor ", RoleName(device->role),
+                                                 " lies in device memory: ", leased.message())));
     } else if (job_.options.data_path == DataPath::kMemfd) {
       return NameRank(calls[i], absl::FailedPreconditionError(absl::StrCat(
                                     "memory cannot be shared with this worker (", leased.message(),

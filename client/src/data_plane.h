@@ -63,6 +63,8 @@ class DataPlane {
 
   absl::Status ChoosePaths(const std::vector<RankCall>& calls, absl::Time deadline);
   absl::Status ShareOperands();
+  // The operand that lies in device memory, which nobody can stream; null if none does.
+  const Operand* DeviceOperand() const;
   absl::Status LeaseAll(const RankCall& call, absl::Time deadline) const;
   void ReferToShared(RankCall* call) const;
   absl::Status SendRows(RankCall* call, absl::Time deadline) const;

@@ -147,6 +147,8 @@ TimelineOp::Kind FromProto(v1::TimelineOp::Kind kind) {
       return TimelineOp::Kind::kPrepare;
     case v1::TimelineOp::KIND_FINISH:
       return TimelineOp::Kind::kFinish;
+    case v1::TimelineOp::KIND_COPY:
+      return TimelineOp::Kind::kCopy;
     default:
       return TimelineOp::Kind::kCompute;
   }

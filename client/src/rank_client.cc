@@ -164,6 +164,12 @@ absl::StatusOr<Tensor> RankClient::AllocateTensor(DataType dtype, int64_t batch,
   return NewTensor(&impl_->cluster().regions(), {nullptr, dtype, batch, rows, heads, head_dim});
 }
 
+absl::StatusOr<DeviceRegion> RankClient::LeaseDeviceMemory(void* data, size_t bytes,
+                                                           const DeviceMemoryHandle& handle) {
+  ANNULUS_ASSIGN_OR_RETURN(auto region, impl_->cluster().regions().Adopt(data, bytes, handle));
+  return DeviceRegion(std::move(region));
+}
+
 absl::StatusOr<AttendReport> RankClient::Attend(const RankAttendCall& call,
                                                 const AttendOptions& options) {
   ANNULUS_ASSIGN_OR_RETURN(const RankShard shard,

@@ -5,11 +5,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "client/src/request_id.h"
 #include "server/base/status_macros.h"
@@ -46,10 +48,15 @@ Region::Identity Region::identity() const {
   return identity_;
 }
 
+bool Region::spoiled() const {
+  absl::MutexLock lock(&mutex_);
+  return spoiled_;
+}
+
 Region::~Region() {
-  munmap(data_, size_);
+  if (!device_) munmap(data_, size_);
   const Identity last = identity();
-  close(last.fd);
+  if (last.fd >= 0) close(last.fd);
   if (const auto registry = registry_.lock()) {
     registry->Remove(*this);
     registry->Gone(last.id);
@@ -57,6 +64,11 @@ Region::~Region() {
 }
 
 absl::Status Region::Rehome() {
+  if (device_) {
+    absl::MutexLock lock(&mutex_);
+    spoiled_ = true;
+    return absl::OkStatus();
+  }
   ANNULUS_ASSIGN_OR_RETURN(const int fd, SealedMemfd(size_));
   void* fresh = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (fresh == MAP_FAILED) {
@@ -96,6 +108,33 @@ absl::StatusOr<std::shared_ptr<Region>> RegionRegistry::Create(size_t size) {
   }
   std::shared_ptr<Region> region(
       new Region(weak_from_this(), static_cast<uint8_t*>(data), size, NewIdentity(fd)));
+  absl::MutexLock lock(&mutex_);
+  regions_[region->data()] = region;
+  return region;
+}
+
+absl::StatusOr<std::shared_ptr<Region>> RegionRegistry::Adopt(void* data, size_t size,
+                                                              const DeviceMemoryHandle& handle) {
+  if (data == nullptr || size == 0 || handle.offset > handle.allocation_bytes ||
+      size > handle.allocation_bytes - handle.offset) {
+    return absl::InvalidArgumentError(absl::StrCat(size, " bytes from ", handle.offset,
+                                                   " on of device memory of ",
+                                                   handle.allocation_bytes, " bytes"));
+  }
+  const bool by_descriptor = handle.kind == DeviceMemoryHandle::Kind::kDescriptor;
+  const int fd = by_descriptor ? fcntl(handle.descriptor, F_DUPFD_CLOEXEC, 0) : -1;
+  if (by_descriptor && fd < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("descriptor ", handle.descriptor,
+                                                   " of device memory: ", std::strerror(errno)));
+  }
+  RegionDeviceMemory told;
+  told.kind = by_descriptor ? 1 : 0;
+  std::copy(handle.ipc.begin(), handle.ipc.end(), told.ipc);
+  told.allocation_bytes = handle.allocation_bytes;
+  told.offset = handle.offset;
+  absl::AsciiStrToLower(handle.bus_id).copy(told.bus_id, sizeof(told.bus_id) - 1);
+  std::shared_ptr<Region> region(
+      new Region(weak_from_this(), static_cast<uint8_t*>(data), size, NewIdentity(fd), told));
   absl::MutexLock lock(&mutex_);
   regions_[region->data()] = region;
   return region;

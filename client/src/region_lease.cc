@@ -8,7 +8,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/region_protocol.h"
@@ -19,6 +22,7 @@ namespace {
 
 constexpr uint32_t kAdd = 1;
 constexpr uint32_t kRemove = 2;
+constexpr uint32_t kAddDevice = 3;
 constexpr int64_t kAliveCheckMs = 50;
 
 // How long an exchange may last and who says that it is in vain.
@@ -39,13 +43,12 @@ bool WaitFor(int fd, short events, const Patience& patience) {
   }
 }
 
-// Sends the whole request; the descriptor, if any, travels with its first byte.
-bool SendRequest(int fd, const RegionRequest& request, int passed_fd, const Patience& patience) {
-  const char* bytes = reinterpret_cast<const char*>(&request);
+// Sends the whole message; the descriptor, if any, travels with its first byte.
+bool SendMessage(int fd, std::string& bytes, int passed_fd, const Patience& patience) {
   size_t sent = 0;
-  while (sent < sizeof(request)) {
+  while (sent < bytes.size()) {
     if (!WaitFor(fd, POLLOUT, patience)) return false;
-    iovec part{.iov_base = const_cast<char*>(bytes + sent), .iov_len = sizeof(request) - sent};
+    iovec part{.iov_base = bytes.data() + sent, .iov_len = bytes.size() - sent};
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
@@ -64,6 +67,15 @@ bool SendRequest(int fd, const RegionRequest& request, int passed_fd, const Pati
     if (count < 0 && errno != EAGAIN && errno != EINTR) return false;
   }
   return true;
+}
+
+std::string Message(uint32_t op, uint64_t id, uint64_t generation, uint64_t bytes) {
+  RegionRequest request;
+  request.op = op;
+  request.region_id = id;
+  request.generation = generation;
+  request.bytes = bytes;
+  return std::string(reinterpret_cast<const char*>(&request), sizeof(request));
 }
 
 bool ReceiveReply(int fd, RegionReply* reply, const Patience& patience) {
@@ -122,18 +134,12 @@ absl::Status RegionLeases::ConnectLocked() {
   return absl::OkStatus();
 }
 
-absl::Status RegionLeases::ExchangeLocked(uint32_t op, uint64_t id, uint64_t generation,
-                                          uint64_t bytes, int fd, absl::Time deadline) {
-  RegionRequest request;
-  request.op = op;
-  request.region_id = id;
-  request.generation = generation;
-  request.bytes = bytes;
-  std::memcpy(request.session_id, session_id_.data(),
-              std::min(session_id_.size(), sizeof(request.session_id)));
+absl::Status RegionLeases::ExchangeLocked(std::string message, int fd, absl::Time deadline) {
+  std::memcpy(message.data() + offsetof(RegionRequest, session_id), session_id_.data(),
+              std::min(session_id_.size(), sizeof(RegionRequest::session_id)));
   RegionReply reply;
   const Patience patience{deadline, alive_};
-  if (!SendRequest(socket_, request, fd, patience) || !ReceiveReply(socket_, &reply, patience)) {
+  if (!SendMessage(socket_, message, fd, patience) || !ReceiveReply(socket_, &reply, patience)) {
     DropLocked();
     return absl::UnavailableError("the worker does not answer on its region socket");
   }
@@ -147,15 +153,18 @@ absl::Status RegionLeases::ExchangeLocked(uint32_t op, uint64_t id, uint64_t gen
                       absl::StrCat("the worker refuses the region: ", reply.message));
 }
 
-absl::Status RegionLeases::Ensure(const Region::Identity& region, size_t bytes,
-                                  absl::Time deadline) {
+absl::Status RegionLeases::Ensure(const Region& region, absl::Time deadline) {
+  const Region::Identity identity = region.identity();
   absl::MutexLock lock(&mutex_);
-  const auto held = leased_.find(region.id);
-  if (held != leased_.end() && held->second == region.generation) return absl::OkStatus();
+  const auto held = leased_.find(identity.id);
+  if (held != leased_.end() && held->second == identity.generation) return absl::OkStatus();
   ANNULUS_RETURN_IF_ERROR(ConnectLocked());
-  ANNULUS_RETURN_IF_ERROR(
-      ExchangeLocked(kAdd, region.id, region.generation, bytes, region.fd, deadline));
-  leased_[region.id] = region.generation;
+  const RegionDeviceMemory* device = region.device_memory();
+  std::string message = Message(device != nullptr ? kAddDevice : kAdd, identity.id,
+                                identity.generation, region.size());
+  if (device != nullptr) message.append(reinterpret_cast<const char*>(device), sizeof(*device));
+  ANNULUS_RETURN_IF_ERROR(ExchangeLocked(std::move(message), identity.fd, deadline));
+  leased_[identity.id] = identity.generation;
   return absl::OkStatus();
 }
 
@@ -165,8 +174,8 @@ void RegionLeases::Remove(uint64_t region_id) {
   if (held == leased_.end()) return;
   const uint64_t generation = held->second;
   leased_.erase(held);
-  const absl::Status ignored =
-      ExchangeLocked(kRemove, region_id, generation, 0, -1, absl::Now() + absl::Milliseconds(250));
+  const absl::Status ignored = ExchangeLocked(Message(kRemove, region_id, generation, 0), -1,
+                                              absl::Now() + absl::Milliseconds(250));
   (void)ignored;
 }
 

@@ -28,14 +28,15 @@ class RegionLeases {
   // The worker holds the region when this returns OK; costs nothing when it does already.
   // NOT_FOUND: no such socket here, as on another host. UNAVAILABLE: the worker does not answer.
   // Else the worker's refusal.
-  absl::Status Ensure(const Region::Identity& region, size_t bytes, absl::Time deadline);
+  absl::Status Ensure(const Region& region, absl::Time deadline);
   // Best effort, within a quarter of a second: what cannot be removed goes with the session.
   void Remove(uint64_t region_id);
 
  private:
   absl::Status ConnectLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status ExchangeLocked(uint32_t op, uint64_t id, uint64_t generation, uint64_t bytes, int fd,
-                              absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `message`: a RegionRequest without its session, and what follows it.
+  absl::Status ExchangeLocked(std::string message, int fd, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string socket_path_;

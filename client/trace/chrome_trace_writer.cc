@@ -64,6 +64,8 @@ std::string OpName(const Op& op) {
       return absl::StrCat(op.label, " from rank ", op.peer);
     case OpKind::kWait:
       return absl::StrCat("wait for rank ", op.peer);
+    case OpKind::kCopy:
+      return absl::StrCat(op.label, " ", op.step);
     default:
       return absl::StrCat(kind, " ", op.step);
   }

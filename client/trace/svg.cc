@@ -38,7 +38,7 @@ struct Look {
   std::string_view fill;
   std::string_view legend;
 };
-constexpr std::array<Look, 8> kLooks = {{
+constexpr std::array<Look, 9> kLooks = {{
     {"compute", "#3f72b8", "compute"},
     {"compute", "#6f9bd4", ""},  // every other step
     {"other", "#b3a5d6", "prepare, accumulate, finish"},
@@ -47,8 +47,19 @@ constexpr std::array<Look, 8> kLooks = {{
     {"inner", "#8fd19e", "inner hop: dK, dV"},
     {"outer", "#e07b16", "outer hop: K, V"},
     {"outer", "#f5bd78", "outer hop: dK, dV"},
+    {"copy", "#c4b45a", "copies to and from the device"},
 }};
-enum LookIndex : size_t { kEven, kOdd, kOther, kWait, kInnerKv, kInnerDkv, kOuterKv, kOuterDkv };
+enum LookIndex : size_t {
+  kEven,
+  kOdd,
+  kOther,
+  kWait,
+  kInnerKv,
+  kInnerDkv,
+  kOuterKv,
+  kOuterDkv,
+  kCopied
+};
 
 LookIndex LookOf(const Op& op) {
   switch (op.kind) {
@@ -56,6 +67,8 @@ LookIndex LookOf(const Op& op) {
       return op.step % 2 == 0 ? kEven : kOdd;
     case OpKind::kWait:
       return kWait;
+    case OpKind::kCopy:
+      return kCopied;
     case OpKind::kReceive:
     case OpKind::kSend: {
       const bool gradient = op.label == "dkv";
@@ -225,7 +238,7 @@ class Picture {
     std::vector<const Op*> computes;
     for (const Op& op : rank.ops) {
       if (op.kind == OpKind::kWait) waits.push_back(&op);
-      if (IsCompute(op.kind)) computes.push_back(&op);
+      if (IsCompute(op.kind) || op.kind == OpKind::kCopy) computes.push_back(&op);
     }
     canvas_.AddBox({kLeft, top, kPlotWidth, kComputeHeight}, "#f6f8fa", "row");
     DrawBars(waits, top, kComputeHeight);

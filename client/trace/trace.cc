@@ -12,8 +12,8 @@
 namespace annulus::trace {
 namespace {
 
-constexpr std::array<std::string_view, 7> kKinds = {"compute",    "send",    "receive", "wait",
-                                                    "accumulate", "prepare", "finish"};
+constexpr std::array<std::string_view, 8> kKinds = {"compute",    "send",    "receive", "wait",
+                                                    "accumulate", "prepare", "finish",  "copy"};
 constexpr std::array<std::string_view, 2> kLevels = {"inner", "outer"};
 
 template <typename Enum, size_t n>
@@ -31,7 +31,9 @@ std::string_view LevelName(Level level) { return kLevels[static_cast<size_t>(lev
 std::optional<Level> ParseLevel(std::string_view name) { return Parse<Level>(kLevels, name); }
 
 bool IsTransfer(OpKind kind) { return kind == OpKind::kSend || kind == OpKind::kReceive; }
-bool IsCompute(OpKind kind) { return !IsTransfer(kind) && kind != OpKind::kWait; }
+bool IsCompute(OpKind kind) {
+  return !IsTransfer(kind) && kind != OpKind::kWait && kind != OpKind::kCopy;
+}
 
 TimeSpan SpanOf(const Trace& trace) {
   TimeSpan span = {std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};

@@ -12,7 +12,7 @@ namespace annulus::trace {
 
 // What every rank did and when: recorded by the workers or predicted by a simulation.
 
-enum class OpKind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFinish };
+enum class OpKind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFinish, kCopy };
 enum class Level { kInner, kOuter };
 
 // "compute", "send", ... and back; nothing for another word.
@@ -22,7 +22,7 @@ std::string_view LevelName(Level level);
 std::optional<Level> ParseLevel(std::string_view name);
 
 bool IsTransfer(OpKind kind);
-// Compute in the wide sense: also accumulate, prepare and finish.
+// Compute in the wide sense: also accumulate, prepare and finish, but no copy.
 bool IsCompute(OpKind kind);
 
 // One interval on a rank. All ranks of a trace share one clock; where it starts does not matter.
@@ -34,7 +34,7 @@ struct Op {
   int64_t start_ns = 0;
   int64_t end_ns = 0;
   uint64_t bytes = 0;
-  std::string label;  // "kv", "dkv"; of a compute its slot
+  std::string label;  // "kv", "dkv"; of a compute its slot; of a copy "upload", "download", ...
   friend bool operator==(const Op&, const Op&) = default;
 };
 

@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "kernels/cpu/backward.h"
 #include "kernels/cpu/ceiling.h"
 #include "kernels/cpu/elementwise.h"
@@ -81,6 +82,12 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
     if (options.device_ordinal != 0) {
       return absl::InvalidArgumentError(absl::StrCat("device_ordinal ", options.device_ordinal,
                                                      ", expected 0: the host is one device"));
+    }
+    const absl::string_view provider = options.provider == nullptr ? "auto" : options.provider;
+    if (provider != "auto" || options.spare_units != 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("provider \"", provider, "\" and ", options.spare_units,
+                       " spare units, expected \"auto\" and 0: the CPU has neither"));
     }
     if (options.threads < 1 || options.threads > kThreadsMax) {
       return absl::InvalidArgumentError(

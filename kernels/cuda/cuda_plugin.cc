@@ -13,28 +13,14 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/driver.h"
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/launch_plan.h"
+#include "kernels/cuda/memory_calls.h"
+#include "kernels/cuda/plugin_objects.h"
 #include "kernels/plugin_border.h"
 #include "kernels/tensor_view.h"
 #include "kernels/validate.h"
 #include "server/base/status_macros.h"
-
-struct annulusDevice {
-  std::unique_ptr<annulus::kernels::cuda::Driver> driver;
-};
-
-struct annulusStream {
-  annulus::kernels::cuda::Driver* driver;
-  annulus::kernels::cuda::Driver::Stream stream;
-};
-
-struct annulusEvent {
-  annulus::kernels::cuda::Driver* driver;
-  annulus::kernels::cuda::Driver::Event event;
-  bool recorded = false;
-};
 
 namespace annulus::kernels {
 namespace {
@@ -98,6 +84,7 @@ annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) 
     text.copy(found.description, sizeof(found.description) - 1);
     found.memory_bytes = properties.memory_bytes;
     found.compute_units = properties.multiprocessors;
+    properties.bus_id.copy(found.bus_id, sizeof(found.bus_id) - 1);
     return WriteStruct("info", found, offsetof(annulusDeviceInfo, bus_id), info);
   });
 }
@@ -286,7 +273,7 @@ annulusComputeStatus FillZero(annulusStream* stream, void* memory, size_t bytes)
 const annulusComputeV1* CudaPlugin() {
   static const annulusComputeV1 plugin = {
       .struct_size = sizeof(annulusComputeV1),
-      .abi_minor = 1,
+      .abi_minor = 2,
       .name = "cuda",
       .caps = ANNULUS_COMPUTE_CAP_BACKWARD | ANNULUS_COMPUTE_CAP_SLIDING_WINDOW |
               ANNULUS_COMPUTE_CAP_ASYNC,
@@ -312,6 +299,12 @@ const annulusComputeV1* CudaPlugin() {
       .finish = Finish,
       .fill_zero = FillZero,
       .run_ceiling = nullptr,  // tests/gpu/bench.sh takes a matrix product as its yardstick
+      .copy = cuda::CopyRows,
+      .register_host = cuda::RegisterHost,
+      .unregister_host = cuda::UnregisterHost,
+      .export_memory = cuda::ExportMemory,
+      .import_memory = cuda::ImportMemory,
+      .release_memory = cuda::ReleaseMemory,
   };
   return &plugin;
 }

@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/compute_plugin.h"
 #include "kernels/cuda/kernel_table.h"
 
 namespace annulus::kernels::cuda {
@@ -27,6 +28,7 @@ struct DeviceProperties {
   int multiprocessors = 0;
   int64_t memory_bytes = 0;
   int64_t shared_bytes_block = 0;  // the most that a block may opt in to
+  std::string bus_id;              // "0000:3b:00.0"
 };
 
 class Driver {
@@ -41,6 +43,15 @@ class Driver {
   // At least 256-byte aligned. `bytes` >= 1.
   virtual absl::StatusOr<void*> Allocate(size_t bytes) = 0;
   virtual void Free(void* memory) = 0;
+
+  // Each side in the host's memory or a device's. Rows and pitches as checked by the caller.
+  virtual absl::Status Copy(const annulusCopyArgs& args, Stream stream) = 0;
+  virtual absl::Status RegisterHost(void* memory, size_t bytes) = 0;
+  virtual absl::Status UnregisterHost(void* memory) = 0;
+  // See compute_plugin.h. INVALID_ARGUMENT for what is not of Allocate, no handle, not of Import.
+  virtual absl::StatusOr<annulusMemoryHandle> Export(const void* memory) = 0;
+  virtual absl::StatusOr<void*> Import(const annulusMemoryHandle& handle) = 0;
+  virtual absl::Status Release(void* memory) = 0;
 
   virtual absl::StatusOr<Stream> CreateStream() = 0;
   virtual void DestroyStream(Stream stream) = 0;

@@ -5,23 +5,16 @@
 
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/portable/kernels.h"
+#include "kernels/cuda/runtime_status.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::kernels::cuda {
 namespace {
-
-absl::Status ToStatus(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string text =
-      absl::StrCat(call, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
-  cudaGetLastError();  // a failed call is told once; one that broke the device comes again
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(text);
-  if (error == cudaErrorInvalidDevice) return absl::InvalidArgumentError(text);
-  return absl::InternalError(text);
-}
 
 absl::StatusOr<DeviceProperties> QueryProperties(int ordinal) {
   int count = 0;
@@ -40,6 +33,10 @@ absl::StatusOr<DeviceProperties> QueryProperties(int ordinal) {
   properties.multiprocessors = found.multiProcessorCount;
   properties.memory_bytes = static_cast<int64_t>(found.totalGlobalMem);
   properties.shared_bytes_block = static_cast<int64_t>(found.sharedMemPerBlockOptin);
+  char bus_id[32] = {};
+  ANNULUS_RETURN_IF_ERROR(
+      ToStatus(cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), ordinal), "cudaDeviceGetPCIBusId"));
+  properties.bus_id = absl::AsciiStrToLower(bus_id);
   return properties;
 }
 
@@ -53,6 +50,7 @@ class RuntimeDriver final : public Driver {
   // Makes the device's context, and lets every kernel have the shared memory it takes.
   absl::Status Prepare() {
     ANNULUS_RETURN_IF_ERROR(Enter());
+    memory_ = std::make_unique<DeviceMemory>(ordinal_);
     if (properties_.capability_major < 8) return absl::OkStatus();  // refused by the caller
     for (int id = 0; id < kKernelCount; ++id) {
       const KernelShape& shape = ShapeOf(static_cast<KernelId>(id));
@@ -68,12 +66,42 @@ class RuntimeDriver final : public Driver {
 
   absl::StatusOr<void*> Allocate(size_t bytes) override {
     ANNULUS_RETURN_IF_ERROR(Enter());
-    void* memory = nullptr;
-    ANNULUS_RETURN_IF_ERROR(ToStatus(cudaMalloc(&memory, bytes), "cudaMalloc"));
-    return memory;
+    return memory_->Allocate(bytes);
   }
   void Free(void* memory) override {
-    if (Enter().ok()) cudaFree(memory);
+    if (Enter().ok()) memory_->Free(memory);
+  }
+
+  absl::Status Copy(const annulusCopyArgs& args, Stream stream) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    const auto on = static_cast<cudaStream_t>(stream);
+    if (args.rows == 1) {
+      return ToStatus(cudaMemcpyAsync(args.to, args.from, args.row_bytes, cudaMemcpyDefault, on),
+                      "cudaMemcpyAsync");
+    }
+    return ToStatus(cudaMemcpy2DAsync(args.to, args.to_pitch, args.from, args.from_pitch,
+                                      args.row_bytes, args.rows, cudaMemcpyDefault, on),
+                    "cudaMemcpy2DAsync");
+  }
+  absl::Status RegisterHost(void* memory, size_t bytes) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return ToStatus(cudaHostRegister(memory, bytes, cudaHostRegisterPortable), "cudaHostRegister");
+  }
+  absl::Status UnregisterHost(void* memory) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return ToStatus(cudaHostUnregister(memory), "cudaHostUnregister");
+  }
+  absl::StatusOr<annulusMemoryHandle> Export(const void* memory) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return memory_->Export(memory);
+  }
+  absl::StatusOr<void*> Import(const annulusMemoryHandle& handle) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return memory_->Import(handle);
+  }
+  absl::Status Release(void* memory) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    return memory_->Release(memory);
   }
 
   absl::StatusOr<Stream> CreateStream() override {
@@ -133,6 +161,7 @@ class RuntimeDriver final : public Driver {
 
   const int ordinal_;
   const DeviceProperties properties_;
+  std::unique_ptr<DeviceMemory> memory_;
 };
 
 }  // namespace

@@ -54,6 +54,24 @@ void DeclareIdentity(CLI::App& app, WorkerFlags& flags) {
                  "equal for workers that can share memory (default: of the kernel and namespace)");
 }
 
+void DeclareDevice(CLI::App& app, WorkerFlags& flags) {
+  app.add_option("--compute-plugin", flags.compute_plugin, "name or path of the compute plugin")
+      ->envname("ANNULUS_COMPUTE_PLUGIN")
+      ->capture_default_str();
+  app.add_option("--device-ordinal", flags.device.ordinal,
+                 "which of the plugin's devices, as the runtime numbers those that are visible")
+      ->check(CLI::Range(0, 1023))
+      ->capture_default_str();
+  app.add_option("--compute-provider", flags.device.provider,
+                 "which kernels of the plugin to use (default: the fastest that the device runs)");
+  app.add_option("--spare-units", flags.device.spare_units,
+                 "compute units (SMs) that kernels leave to transfers which run on them")
+      ->check(CLI::Range(0, 1023))
+      ->capture_default_str();
+  app.add_flag("--deterministic", flags.device.deterministic,
+               "the backward gives the same bits every time, if need be slower");
+}
+
 void DeclareResources(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
   app.add_option("--memory-limit", raw.memory_limit,
                  "most memory for tensors and buffers, such as 8GiB; 0: no limit")
@@ -64,6 +82,7 @@ void DeclareResources(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
   app.add_option("--cpus", raw.cpus,
                  "processors to bind the compute threads to while they work, one each, such as "
                  "0,2-3 (default: the system's choice)");
+  DeclareDevice(app, flags);
   app.add_option("--max-requests", flags.max_requests,
                  "requests that run at once; as many again may wait")
       ->check(CLI::Range(1, 256))
@@ -71,9 +90,6 @@ void DeclareResources(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
   app.add_option("--peer-timeout", flags.peer_timeout_seconds,
                  "seconds of silence after which a peer is lost")
       ->check(CLI::Range(0.05, 3600.0))
-      ->capture_default_str();
-  app.add_option("--compute-plugin", flags.compute_plugin, "name or path of the compute plugin")
-      ->envname("ANNULUS_COMPUTE_PLUGIN")
       ->capture_default_str();
   app.add_option("--transport-plugin", flags.transport_plugin,
                  "name or path of the transport plugin")
@@ -123,13 +139,13 @@ absl::Status CompleteThreads(const RawFlags& raw, WorkerFlags* flags) {
     if (!cpus.ok()) {
       return absl::InvalidArgumentError(absl::StrCat("--cpus: ", cpus.status().message()));
     }
-    flags->cpus = *std::move(cpus);
+    flags->device.cpus = *std::move(cpus);
   }
-  const int count = static_cast<int>(flags->cpus.size());
-  flags->threads = raw.threads > 0 ? raw.threads : std::max(1, count);
-  if (count == 0 || count == flags->threads) return absl::OkStatus();
+  const int count = static_cast<int>(flags->device.cpus.size());
+  flags->device.threads = raw.threads > 0 ? raw.threads : std::max(1, count);
+  if (count == 0 || count == flags->device.threads) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--cpus: expected one processor for each of the ",
-                                                 flags->threads, " threads, got ", count));
+                                                 flags->device.threads, " threads, got ", count));
 }
 
 absl::Status Complete(const RawFlags& raw, WorkerFlags* flags) {

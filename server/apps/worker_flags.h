@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "server/apps/process.h"
+#include "server/worker/device_options.h"
 
 namespace annulus::apps {
 
@@ -22,8 +22,7 @@ struct WorkerFlags {
   HostPort metrics_listen{"127.0.0.1", 0};
   std::string data_address = "127.0.0.1";
   uint64_t memory_limit_bytes = 0;
-  int threads = 1;
-  std::vector<int> cpus;  // none, or one for each thread
+  worker::DeviceOptions device;
   std::string compute_plugin = "cpu";
   std::string transport_plugin = "host";
   int max_requests = 8;

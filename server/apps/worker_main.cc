@@ -97,8 +97,7 @@ class WorkerDaemon {
     options.bind_address = flags_.data_address;
     options.memory_limit_bytes = flags_.memory_limit_bytes;
     options.max_concurrent_requests = flags_.max_requests;
-    options.compute_threads = flags_.threads;
-    options.compute_cpus = flags_.cpus;
+    options.device = flags_.device;
     options.peer_timeout_seconds = flags_.peer_timeout_seconds;
     options.compute = compute_;
     options.transport = transport_;

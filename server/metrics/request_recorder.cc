@@ -13,7 +13,9 @@ namespace {
 std::string_view LevelName(Level level) { return level == Level::kOuter ? "outer" : "inner"; }
 
 bool IsTransfer(OpKind kind) { return kind == OpKind::kSend || kind == OpKind::kReceive; }
-bool IsCompute(OpKind kind) { return !IsTransfer(kind) && kind != OpKind::kWait; }
+bool IsCompute(OpKind kind) {
+  return !IsTransfer(kind) && kind != OpKind::kWait && kind != OpKind::kCopy;
+}
 
 // An op that seems to end before it starts took no time.
 int64_t EndOf(const Op& op) { return std::max(op.start_ns, op.end_ns); }

@@ -31,6 +31,8 @@ struct Open {
       case OpKind::kFinish:
         computes += edge.delta;
         break;
+      case OpKind::kCopy:
+        break;
       case OpKind::kSend:
       case OpKind::kReceive:
         (edge.op->level == Level::kOuter ? outer : inner) += edge.delta;

@@ -8,7 +8,7 @@
 
 namespace annulus::metrics {
 
-enum class OpKind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFinish };
+enum class OpKind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFinish, kCopy };
 // Which ring a hop belongs to, or both in sums.
 enum class Level { kInner, kOuter };
 
@@ -21,7 +21,7 @@ struct Op {
   int64_t start_ns = 0;
   int64_t end_ns = 0;
   uint64_t bytes = 0;
-  const char* label = "";  // static string: "kv", "dkv"
+  const char* label = "";  // static string: "kv", "dkv", "upload"
 };
 
 // Every op of one request on one rank, in no particular order.
@@ -31,7 +31,8 @@ struct Timeline {
   std::vector<Op> ops;
 };
 
-// Seconds of one rank. Compute counts kCompute, kAccumulate, kPrepare and kFinish; comm is the
+// Seconds of one rank. Compute counts kCompute, kAccumulate, kPrepare and kFinish; kCopy, between
+// the host's memory and the device's, counts as neither compute nor communication; comm is the
 // union of the receives and sends; active the union of compute and comm; exposed = active -
 // compute; overlap = 1 - exposed / comm. exposed by level: each exposed instant goes to outer if an
 // outer transfer is in flight then, else to inner. peer wait: kWait time with no byte of this rank

@@ -146,6 +146,8 @@ v1::TimelineOp::Kind KindToProto(metrics::OpKind kind) {
       return v1::TimelineOp::KIND_PREPARE;
     case metrics::OpKind::kFinish:
       return v1::TimelineOp::KIND_FINISH;
+    case metrics::OpKind::kCopy:
+      return v1::TimelineOp::KIND_COPY;
   }
   return v1::TimelineOp::KIND_UNSPECIFIED;
 }

@@ -119,6 +119,8 @@ absl::StatusOr<std::unique_ptr<Transport>> Transport::Open(const annulusTranspor
   plain.host_id = options.host_id.c_str();
   plain.bind_address = options.bind_address.c_str();
   plain.peer_timeout_seconds = options.peer_timeout_seconds;
+  plain.window_size = options.window_size;
+  plain.device_ordinal = options.device_ordinal;
   annulusTransport* transport = nullptr;
   annulusTransportHandle handle{};
   const annulusTransportStatus status = table->open(&plain, &transport, &handle);
@@ -156,6 +158,20 @@ absl::StatusOr<Request> Transport::IRecv(int32_t peer, uint64_t tag,
       table_->irecv(transport_, peer, tag, segments.data(), segments.size(), deadline_ns, &request);
   if (status != ANNULUS_TRANSPORT_OK) return ToStatus(status, PeerWords("receive from", peer));
   return Request(table_, request);
+}
+
+bool Transport::HasGroups() const {
+  return table_->struct_size >= offsetof(annulusTransportV1, group_end) + sizeof(void*) &&
+         table_->group_begin != nullptr && table_->group_end != nullptr;
+}
+
+void Transport::BeginGroup() {
+  if (HasGroups()) table_->group_begin(transport_);
+}
+
+absl::Status Transport::EndGroup() {
+  if (!HasGroups()) return absl::OkStatus();
+  return ToStatus(table_->group_end(transport_), "start of a group of transfers");
 }
 
 std::vector<Completion> Transport::Wait(absl::Span<const Request> requests) {

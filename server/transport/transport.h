@@ -63,6 +63,8 @@ struct TransportOptions {
   std::string host_id;
   std::string bind_address = "127.0.0.1";
   double peer_timeout_seconds = 1.0;
+  int32_t window_size = 0;      // ranks of an inner ring; 0: all
+  int32_t device_ordinal = -1;  // -1: host memory alone
 };
 
 // Thread safe. Status codes: DEADLINE is DeadlineExceeded, PEER_LOST Unavailable, ABORTED Aborted,
@@ -89,6 +91,10 @@ class Transport {
                                 absl::Span<const annulusSegment> segments, int64_t deadline_ns);
   absl::StatusOr<Request> IRecv(int32_t peer, uint64_t tag,
                                 absl::Span<const annulusSegment> segments, int64_t deadline_ns);
+  // What is posted between the two may start together, and not before the end; nothing may be
+  // waited for in between. No effect with a transport that has no groups.
+  void BeginGroup();
+  absl::Status EndGroup();
   // Blocks until all are done; their deadlines bound it. Completions in the order of `requests`.
   std::vector<Completion> Wait(absl::Span<const Request> requests);
 
@@ -103,6 +109,11 @@ class Transport {
   LastError last_error() const;
   // Zeros from a plugin that does not count.
   annulusTransportStats stats() const;
+  // Whether segments may lie in the memory of the device that Open was told of, or in the host's.
+  bool moves_device_memory() const {
+    return (table_->caps & ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY) != 0;
+  }
+  bool moves_host_memory() const { return (table_->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) != 0; }
   std::string path(int32_t peer) const { return table_->path(transport_, peer); }
 
  private:
@@ -110,6 +121,7 @@ class Transport {
             const annulusTransportHandle& handle)
       : table_(table), transport_(transport), handle_(handle) {}
   absl::Status ToStatus(annulusTransportStatus status, const std::string& what) const;
+  bool HasGroups() const;
 
   const annulusTransportV1* const table_;
   annulusTransport* const transport_;

@@ -63,13 +63,27 @@ absl::Status AttendRequest::Prepare() {
                               : 1.0f / std::sqrt(static_cast<float>(call_.head_dim));
   inputs_.gradient_wire_bf16 = call_.gradient_wire_bf16;
   inputs_.retain = call_.retain;
-  inputs_.transfers_off = group.transfers_off;
+  const bool staged = !services_.device->host_memory() && group_->transport() != nullptr &&
+                      !group_->transport()->moves_device_memory();
+  inputs_.wire = staged ? Memory::kHost : Memory::kDevice;
   ANNULUS_RETURN_IF_ERROR(FindOperands());
   ANNULUS_RETURN_IF_ERROR(FindResident());
+  ANNULUS_ASSIGN_OR_RETURN(placement_, Placement::Create(&inputs_, services_.pool.get()));
   ANNULUS_ASSIGN_OR_RETURN(space_, Workspace::Create(inputs_, services_.pool.get()));
-  ANNULUS_ASSIGN_OR_RETURN(bound_, Bind(inputs_, space_));
+  ANNULUS_ASSIGN_OR_RETURN(bound_, Bind(inputs_, placement_, space_));
   ANNULUS_ASSIGN_OR_RETURN(queue_, services_.device->BorrowQueue());
-  return absl::OkStatus();
+  return group.transfers_off ? ZeroSlots() : absl::OkStatus();
+}
+
+// Nothing will arrive in the slots: they must not hold what is no number.
+absl::Status AttendRequest::ZeroSlots() {
+  const Device& device = *services_.device;
+  for (const Buffer* buffer : {&space_.arena, &space_.resident}) {
+    if (buffer->bytes() == 0) continue;
+    ANNULUS_RETURN_IF_ERROR(device.ToStatus(
+        device.table().fill_zero(queue_.stream(), buffer->data(), buffer->bytes()), "zeroing"));
+  }
+  return queue_.Drain(control_->deadline_ns());
 }
 
 absl::Status AttendRequest::FindOperands() {
@@ -115,6 +129,7 @@ absl::Status AttendRequest::FindOperand(Operand* operand) {
         statistic ? "f32" : "the call's dtype", may_be_float && !statistic ? " or f32" : ""));
   }
   *operand->placed = PlaceResolved(operand->resolved);
+  if (services_.device->host_memory()) operand->placed->memory = Memory::kDevice;
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 #include "server/worker/fault_text.h"
 #include "server/worker/group.h"
 #include "server/worker/memory_pool.h"
+#include "server/worker/placement.h"
 #include "server/worker/plan_cache.h"
 #include "server/worker/session.h"
 #include "server/worker/workspace.h"
@@ -69,6 +70,7 @@ class AttendRequest {
   int SuspectOf(const absl::Status& cause, const FailurePoint& at) const;
   void Report(const absl::Status& cause, const FailurePoint& at) const;
   absl::Status KeepResident();
+  absl::Status ZeroSlots();
   uint64_t LeasedBytes() const;
 
   const AttendCall& call_;
@@ -79,6 +81,7 @@ class AttendRequest {
   std::vector<Operand> operands_;
   AttendInputs inputs_;
   std::unique_ptr<Ledger::PeakWatch> peak_;
+  Placement placement_;
   Workspace space_;
   BoundProgram bound_;
   Device::Queue queue_;

@@ -29,7 +29,11 @@ absl::StatusOr<std::vector<RowRun>> Locate(const char* names, const ring::TokenR
 class Binder {
  public:
   Binder(const AttendInputs& inputs, const Workspace& space)
-      : in_(inputs), space_(space), program_(*inputs.program), shard_(*program_.shard) {
+      : in_(inputs),
+        space_(space),
+        program_(*inputs.program),
+        shard_(*program_.shard),
+        host_wire_(inputs.wire == Memory::kHost) {
     const ring::Plan& plan = *program_.plan;
     mask_ = {plan.mask.kind == ring::MaskKind::kCausal ? ANNULUS_MASK_CAUSAL : ANNULUS_MASK_FULL,
              plan.kv_length - plan.query_length, plan.mask.window_left};
@@ -44,10 +48,14 @@ class Binder {
     if (space_.packed_own != nullptr) packed_ = Dense(space_.packed_own, in_.dtype, &shard_.kv);
   }
 
-  absl::StatusOr<BoundProgram> Run() {
+  absl::StatusOr<BoundProgram> Run(const Placement& placement) {
+    for (const Placement::Moved& moved : placement.moved) {
+      ANNULUS_RETURN_IF_ERROR(BindMoved(moved));
+    }
     out_.transfers.resize(program_.transfers.size());
     out_.computes.resize(program_.computes.size());
     if (space_.packed_own != nullptr) ANNULUS_RETURN_IF_ERROR(BindPacks());
+    if (host_wire_) BindResidentToWire();
     for (size_t i = 0; i < program_.transfers.size(); ++i) {
       ANNULUS_RETURN_IF_ERROR(BindTransfer(program_.transfers[i], &out_.transfers[i]));
     }
@@ -82,12 +90,39 @@ class Binder {
     return {space_.slots[static_cast<size_t>(slot)], 2 * OneBytes(tokens, ANNULUS_F32)};
   }
 
+  static annulusCopyArgs Flat(void* to, const void* from, size_t bytes) {
+    return {sizeof(annulusCopyArgs), to, from, bytes, 1, bytes, bytes};
+  }
+
+  absl::Status BindMoved(const Placement::Moved& moved) {
+    const PlacedTensor& from = moved.input ? moved.host : moved.device;
+    const PlacedTensor& to = moved.input ? moved.device : moved.host;
+    ANNULUS_ASSIGN_OR_RETURN(auto runs,
+                             Locate("of the call", *moved.device.tokens, {from.tokens, to.tokens}));
+    AppendCopies(from, to, runs,
+                 !moved.input ? &out_.downloads
+                 : moved.sent ? &out_.first_uploads
+                              : &out_.uploads);
+    return absl::OkStatus();
+  }
+
   absl::Status BindPacks() {
-    for (const auto& [from, to] : {std::pair{in_.k, packed_.k}, std::pair{in_.v, packed_.v}}) {
+    for (const auto& [from, to] :
+         {std::pair{in_.sent_k, packed_.k}, std::pair{in_.sent_v, packed_.v}}) {
       ANNULUS_ASSIGN_OR_RETURN(auto runs, Locate("k, v", shard_.kv, {from.tokens, to.tokens}));
-      out_.packs.push_back({from, to, std::move(runs)});
+      const bool leaves = from.memory != in_.wire;
+      AppendCopies(from, to, runs, leaves ? &out_.first_to_wire : &out_.packs);
     }
     return absl::OkStatus();
+  }
+
+  // KV kept by a forward is on the device alone.
+  void BindResidentToWire() {
+    if (in_.resident == nullptr) return;
+    const size_t slot = static_cast<size_t>(program_.resident_slot);
+    if (space_.wire_slots[slot] == nullptr) return;
+    out_.first_to_wire.push_back(Flat(space_.wire_slots[slot], space_.slots[slot],
+                                      2 * OneBytes(program_.resident_tokens, in_.dtype)));
   }
 
   absl::Status BindTransfer(const TransferOp& op, BoundTransfer* bound) {
@@ -103,15 +138,22 @@ class Binder {
   }
 
   absl::Status BindKvReceive(const TransferOp& op, BoundTransfer* bound) {
-    bound->segments.push_back({space_.slots[static_cast<size_t>(op.slot)],
-                               2 * OneBytes(&op.transfer->tokens, in_.dtype)});
+    const size_t bytes = 2 * OneBytes(&op.transfer->tokens, in_.dtype);
+    uint8_t* slot = space_.slots[static_cast<size_t>(op.slot)];
+    uint8_t* wire = host_wire_ ? space_.wire_slots[static_cast<size_t>(op.slot)] : slot;
+    bound->segments.push_back({wire, bytes});
+    if (host_wire_) bound->from_wire.push_back(Flat(slot, wire, bytes));
     return absl::OkStatus();
   }
 
   absl::Status BindKvSend(const TransferOp& op, BoundTransfer* bound) {
-    const bool packed = op.slot == kOwnSlotId && space_.packed_own != nullptr;
-    const Pair kv = packed ? packed_ : KvIn(op.slot, op.slot_tokens);
-    return Segments(kv, op.transfer->tokens, bound);
+    if (op.slot == kOwnSlotId) {
+      const bool packed = space_.packed_own != nullptr;
+      return Segments(packed ? packed_ : Pair{in_.sent_k, in_.sent_v}, op.transfer->tokens, bound);
+    }
+    const auto& slots = host_wire_ ? space_.wire_slots : space_.slots;
+    return Segments(Dense(slots[static_cast<size_t>(op.slot)], in_.dtype, op.slot_tokens),
+                    op.transfer->tokens, bound);
   }
 
   absl::Status Segments(const Pair& pair, const ring::TokenRanges& tokens, BoundTransfer* bound) {
@@ -127,19 +169,28 @@ class Binder {
   absl::Status BindGradientSend(const TransferOp& op, BoundTransfer* bound) {
     const Pair sums = GradientsIn(op.slot, op.slot_tokens);
     const ring::TokenRanges& tokens = op.transfer->tokens;
-    if (out_.gradient_wire == ANNULUS_F32) return Segments(sums, tokens, bound);
-    uint8_t* staging = space_.sends[static_cast<size_t>(op.staging)];
-    const Pair wire = Dense(staging, out_.gradient_wire, &tokens);
-    ANNULUS_RETURN_IF_ERROR(Convert(sums.k, wire.k, tokens, &bound->before_send));
-    ANNULUS_RETURN_IF_ERROR(Convert(sums.v, wire.v, tokens, &bound->before_send));
-    bound->segments.push_back({staging, 2 * OneBytes(&tokens, out_.gradient_wire)});
+    const bool rounded = out_.gradient_wire != ANNULUS_F32;
+    if (!rounded && !host_wire_) return Segments(sums, tokens, bound);
+    const size_t staging = static_cast<size_t>(op.staging);
+    const size_t bytes = 2 * OneBytes(&tokens, out_.gradient_wire);
+    uint8_t* const wire = host_wire_ ? space_.wire_sends[staging] : space_.sends[staging];
+    bound->segments.push_back({wire, bytes});
+    const Pair out = Dense(rounded ? space_.sends[staging] : wire, out_.gradient_wire, &tokens);
+    for (const auto& [from, to] : {std::pair{sums.k, out.k}, std::pair{sums.v, out.v}}) {
+      ANNULUS_RETURN_IF_ERROR(rounded ? Convert(from, to, tokens, &bound->before_send)
+                                      : CopyOut(from, to, tokens, &bound->to_wire));
+    }
+    if (rounded && host_wire_) bound->to_wire.push_back(Flat(wire, space_.sends[staging], bytes));
     return absl::OkStatus();
   }
 
   absl::Status BindGradientReceive(const TransferOp& op, BoundTransfer* bound) {
     const ring::TokenRanges& tokens = op.transfer->tokens;
+    const size_t bytes = 2 * OneBytes(&tokens, out_.gradient_wire);
     uint8_t* staging = space_.receives[static_cast<size_t>(op.staging)];
-    bound->segments.push_back({staging, 2 * OneBytes(&tokens, out_.gradient_wire)});
+    uint8_t* arrives = host_wire_ ? space_.wire_receives[static_cast<size_t>(op.staging)] : staging;
+    bound->segments.push_back({arrives, bytes});
+    if (host_wire_) bound->from_wire.push_back(Flat(staging, arrives, bytes));
     if (op.zero_first) bound->zero_on_arrival = WholeGradients(op.slot, op.slot_tokens);
     const Pair wire = Dense(staging, out_.gradient_wire, &tokens);
     const Pair sums = GradientsIn(op.slot, op.slot_tokens);
@@ -186,6 +237,13 @@ class Binder {
     for (const RowRun& run : runs) {
       conversions->push_back({View(from, run.in[0], run.count), View(to, run.in[1], run.count)});
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status CopyOut(const PlacedTensor& from, const PlacedTensor& to,
+                       const ring::TokenRanges& tokens, std::vector<annulusCopyArgs>* copies) {
+    ANNULUS_ASSIGN_OR_RETURN(auto runs, Locate("dk, dv", tokens, {from.tokens, to.tokens}));
+    AppendCopies(from, to, runs, copies);
     return absl::OkStatus();
   }
 
@@ -307,6 +365,7 @@ class Binder {
   const Workspace& space_;
   const RankProgram& program_;
   const ring::RankShard& shard_;
+  const bool host_wire_;
   annulusMask mask_{};
   PlacedTensor accumulator_;  // float32 o or dq
   PlacedTensor delta_;
@@ -316,8 +375,9 @@ class Binder {
 
 }  // namespace
 
-absl::StatusOr<BoundProgram> Bind(const AttendInputs& inputs, const Workspace& space) {
-  return Binder(inputs, space).Run();
+absl::StatusOr<BoundProgram> Bind(const AttendInputs& inputs, const Placement& placement,
+                                  const Workspace& space) {
+  return Binder(inputs, space).Run(placement);
 }
 
 }  // namespace annulus::worker

@@ -27,6 +27,18 @@ absl::Status Fenced(const char* reason, const std::string& message) {
   return WithFaultInfo(absl::FailedPreconditionError(message), {reason, {}});
 }
 
+// Whether the transport can move what this device's workers have to send.
+absl::Status CheckTransport(const annulusTransportV1* transport, const Device& device) {
+  if (transport == nullptr || (transport->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) != 0) {
+    return absl::OkStatus();
+  }
+  const bool moves_device = (transport->caps & ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY) != 0;
+  if (moves_device && !device.host_memory()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("transport \"", transport->name,
+                                                    "\" does not move the host's memory, which \"",
+                                                    device.description(), "\" works on"));
+}
+
 bool HasReason(const absl::Status& status, const char* reason) {
   const auto info = GetFaultInfo(status);
   return info && info->reason == reason;
@@ -38,7 +50,7 @@ class EngineImpl final : public Engine {
       : options_(options),
         device_(std::move(device)),
         pool_(std::make_shared<MemoryPool>(device_, options.memory_limit_bytes)),
-        groups_(options_),
+        groups_(options_, device_->host_memory() ? -1 : device_->ordinal()),
         running_(options.max_concurrent_requests) {}
 
   void SetPlanSource(PlanSource source) override { plans_.SetSource(std::move(source)); }
@@ -79,8 +91,14 @@ class EngineImpl final : public Engine {
   void CloseSession(const std::string& session_id) override { sessions_.Close(session_id); }
   absl::Status AddRegion(const std::string& session_id, uint64_t region_id, uint64_t generation,
                          int fd, uint64_t bytes) override {
-    ANNULUS_ASSIGN_OR_RETURN(auto region, Region::Map(fd, bytes, generation));
+    ANNULUS_ASSIGN_OR_RETURN(auto region, Region::Map(fd, bytes, generation, device_));
     ANNULUS_ASSIGN_OR_RETURN(auto session, sessions_.Find(session_id));
+    return session->AddRegion(region_id, std::move(region));
+  }
+  absl::Status AddDeviceRegion(const std::string& session_id, uint64_t region_id,
+                               uint64_t generation, const DeviceLease& lease) override {
+    ANNULUS_ASSIGN_OR_RETURN(auto session, sessions_.Find(session_id));
+    ANNULUS_ASSIGN_OR_RETURN(auto region, Region::Import(lease, generation, device_));
     return session->AddRegion(region_id, std::move(region));
   }
   absl::Status RemoveRegion(const std::string& session_id, uint64_t region_id) override {
@@ -237,13 +255,13 @@ absl::StatusOr<AttendAnswer> EngineImpl::RunFirst(const AttendCall& call,
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
-  if (options.compute_threads < 1 || options.max_concurrent_requests < 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "compute_threads (", options.compute_threads, ") and max_concurrent_requests (",
-        options.max_concurrent_requests, ") must be at least 1"));
+  if (options.device.threads < 1 || options.max_concurrent_requests < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("compute threads (", options.device.threads, ") and max_concurrent_requests (",
+                     options.max_concurrent_requests, ") must be at least 1"));
   }
-  ANNULUS_ASSIGN_OR_RETURN(
-      auto device, Device::Open(options.compute, options.compute_threads, options.compute_cpus));
+  ANNULUS_ASSIGN_OR_RETURN(auto device, Device::Open(options.compute, options.device));
+  ANNULUS_RETURN_IF_ERROR(CheckTransport(options.transport, *device));
   return std::make_unique<EngineImpl>(options, std::move(device));
 }
 

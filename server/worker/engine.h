@@ -15,6 +15,7 @@
 #include "server/metrics/timeline.h"
 #include "server/ring/plan.h"
 #include "server/transport/transport_plugin.h"
+#include "server/worker/device_options.h"
 
 namespace annulus::worker {
 
@@ -73,6 +74,13 @@ struct RegionRef {
   uint64_t region_id = 0;
   uint64_t generation = 0;
   uint64_t offset = 0;
+};
+
+// Device memory that a client exported and leases; see kernels/compute_plugin.h.
+struct DeviceLease {
+  annulusMemoryHandle handle{};
+  std::string bus_id;  // of the device that it lies on
+  uint64_t bytes = 0;  // leased, from handle.offset on
 };
 
 // See TensorRef in types.proto.
@@ -140,8 +148,7 @@ struct EngineOptions {
   std::string bind_address = "127.0.0.1";
   uint64_t memory_limit_bytes = 0;
   int max_concurrent_requests = 8;
-  int compute_threads = 1;
-  std::vector<int> compute_cpus;         // none, or one for each thread to be bound to
+  DeviceOptions device;
   double hop_timeout_seconds = 30;       // bound of one wait when the call has no nearer deadline
   double verdict_timeout_seconds = 1.8;  // a failed request waits for the coordinator's word
   double connect_timeout_seconds = 10;   // bound of ConnectGroup
@@ -205,6 +212,11 @@ class Engine {
   // or too small.
   virtual absl::Status AddRegion(const std::string& session_id, uint64_t region_id,
                                  uint64_t generation, int fd, uint64_t bytes) = 0;
+  // Imports device memory; leaves the handle's descriptor to the caller. INVALID_ARGUMENT: it lies
+  // on another device, or the lease beyond its allocation. UNIMPLEMENTED: this worker's device
+  // takes no memory of other processes.
+  virtual absl::Status AddDeviceRegion(const std::string& session_id, uint64_t region_id,
+                                       uint64_t generation, const DeviceLease& lease) = 0;
   virtual absl::Status RemoveRegion(const std::string& session_id, uint64_t region_id) = 0;
   virtual absl::Status CreateTensor(const std::string& session_id, const std::string& tensor_id,
                                     uint64_t bytes) = 0;

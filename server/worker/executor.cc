@@ -52,7 +52,7 @@ Executor::Executor(const BoundProgram& bound, transport::Transport* transport, D
 }
 
 absl::Status Executor::Run() {
-  ANNULUS_RETURN_IF_ERROR(Pack());
+  ANNULUS_RETURN_IF_ERROR(Begin());
   const int steps = program_.plan->steps;
   for (int step = 0; step < steps; ++step) {
     control_->BeginStep(step);
@@ -66,16 +66,19 @@ absl::Status Executor::Run() {
   return Finish();
 }
 
-absl::Status Executor::Pack() {
-  if (bound_.packs.empty()) return absl::OkStatus();
-  const int64_t start = NowNs();
-  for (const BoundProgram::Pack& pack : bound_.packs) CopyRows(pack.from, pack.to, pack.runs);
-  return Record(metrics::OpKind::kPrepare, 0, start, "pack");
+absl::Status Executor::Begin() {
+  ANNULUS_RETURN_IF_ERROR(CopyAll(bound_.first_uploads, metrics::OpKind::kCopy, 0, "upload"));
+  ANNULUS_RETURN_IF_ERROR(CopyAll(bound_.packs, metrics::OpKind::kPrepare, 0, "pack"));
+  return CopyAll(bound_.first_to_wire, metrics::OpKind::kCopy, 0, "to wire");
 }
 
 absl::Status Executor::ApplyDue(int step) {
   const std::vector<int>& due = program_.steps[static_cast<size_t>(step)].due;
-  for (const int id : due) ANNULUS_RETURN_IF_ERROR(Complete(id, step));
+  for (const int id : due) {
+    ANNULUS_RETURN_IF_ERROR(Complete(id, step));
+    ANNULUS_RETURN_IF_ERROR(CopyAll(bound_.transfers[static_cast<size_t>(id)].from_wire,
+                                    metrics::OpKind::kCopy, step, "from wire"));
+  }
   for (const int id : due) ANNULUS_RETURN_IF_ERROR(Arrive(id, step));
   return absl::OkStatus();
 }
@@ -83,9 +86,31 @@ absl::Status Executor::ApplyDue(int step) {
 absl::Status Executor::PostAll(int step) {
   ANNULUS_RETURN_IF_ERROR(CheckStop());
   const std::vector<int>& posts = program_.steps[static_cast<size_t>(step)].posts;
-  for (const int id : posts) ANNULUS_RETURN_IF_ERROR(PostOne(id));
+  if (posts.empty()) return absl::OkStatus();
+  ANNULUS_RETURN_IF_ERROR(MakeReady(posts, step));
+  transport_->BeginGroup();
+  absl::Status posted;
+  for (size_t i = 0; i < posts.size() && posted.ok(); ++i) posted = PostOne(posts[i]);
+  posted.Update(transport_->EndGroup());
+  ANNULUS_RETURN_IF_ERROR(posted);
   if (options_.overlap) return absl::OkStatus();
   for (const int id : posts) ANNULUS_RETURN_IF_ERROR(Complete(id, step));
+  return absl::OkStatus();
+}
+
+// Nothing is waited for once the first transfer of a step is posted.
+absl::Status Executor::MakeReady(const std::vector<int>& posts, int step) {
+  for (const int id : posts) {
+    const BoundTransfer& bound = bound_.transfers[static_cast<size_t>(id)];
+    if (!bound.before_send.empty()) {
+      const int64_t start = NowNs();
+      for (const Conversion& c : bound.before_send) {
+        ANNULUS_RETURN_IF_ERROR(Did(compute_.finish(queue_->stream(), &c.from, &c.to), "rounding"));
+      }
+      ANNULUS_RETURN_IF_ERROR(Record(metrics::OpKind::kPrepare, step, start, "round"));
+    }
+    ANNULUS_RETURN_IF_ERROR(CopyAll(bound.to_wire, metrics::OpKind::kCopy, step, "to wire"));
+  }
   return absl::OkStatus();
 }
 
@@ -93,14 +118,6 @@ absl::Status Executor::PostOne(int id) {
   const TransferOp& op = program_.transfers[static_cast<size_t>(id)];
   const BoundTransfer& bound = bound_.transfers[static_cast<size_t>(id)];
   if (bound.segments.empty()) return absl::OkStatus();
-  if (!bound.before_send.empty()) {
-    const int64_t start = NowNs();
-    for (const Conversion& c : bound.before_send) {
-      ANNULUS_RETURN_IF_ERROR(Did(compute_.finish(queue_->stream(), &c.from, &c.to), "rounding"));
-    }
-    ANNULUS_RETURN_IF_ERROR(
-        Record(metrics::OpKind::kPrepare, op.transfer->post_step, start, "round"));
-  }
   Posted& posted = posted_[static_cast<size_t>(id)];
   const uint64_t tag = options_.tag_base + static_cast<uint64_t>(op.index);
   const absl::Span<const annulusSegment> segments(bound.segments);
@@ -160,6 +177,7 @@ absl::Status Executor::Arrive(int id, int step) {
 }
 
 absl::Status Executor::Prepare() {
+  ANNULUS_RETURN_IF_ERROR(CopyAll(bound_.uploads, metrics::OpKind::kCopy, 0, "upload"));
   const int64_t start = NowNs();
   began_ = true;
   for (const auto& [o, lse] : bound_.reset) {
@@ -194,13 +212,16 @@ absl::Status Executor::ComputeAll(int step) {
 }
 
 absl::Status Executor::Finish() {
-  if (bound_.finish.empty()) return absl::OkStatus();
-  const int64_t start = NowNs();
-  ANNULUS_RETURN_IF_ERROR(Zero(bound_.zero_home));
-  for (const Conversion& c : bound_.finish) {
-    ANNULUS_RETURN_IF_ERROR(Did(compute_.finish(queue_->stream(), &c.from, &c.to), "finishing"));
+  const int last = program_.plan->steps - 1;
+  if (!bound_.finish.empty()) {
+    const int64_t start = NowNs();
+    ANNULUS_RETURN_IF_ERROR(Zero(bound_.zero_home));
+    for (const Conversion& c : bound_.finish) {
+      ANNULUS_RETURN_IF_ERROR(Did(compute_.finish(queue_->stream(), &c.from, &c.to), "finishing"));
+    }
+    ANNULUS_RETURN_IF_ERROR(Record(metrics::OpKind::kFinish, last, start));
   }
-  return Record(metrics::OpKind::kFinish, program_.plan->steps - 1, start);
+  return CopyAll(bound_.downloads, metrics::OpKind::kCopy, last, "download");
 }
 
 absl::Status Executor::CheckStop() {
@@ -222,6 +243,16 @@ absl::Status Executor::CheckStop() {
 absl::Status Executor::Zero(const MemoryRange& range) {
   if (range.bytes == 0) return absl::OkStatus();
   return Did(compute_.fill_zero(queue_->stream(), range.data, range.bytes), "zeroing");
+}
+
+absl::Status Executor::CopyAll(const std::vector<annulusCopyArgs>& copies, metrics::OpKind kind,
+                               int step, const char* label) {
+  if (copies.empty()) return absl::OkStatus();
+  const int64_t start = NowNs();
+  for (const annulusCopyArgs& args : copies) {
+    ANNULUS_RETURN_IF_ERROR(device_->Copy(*queue_, args));
+  }
+  return Record(kind, step, start, label);
 }
 
 absl::Status Executor::Record(metrics::OpKind kind, int step, int64_t start_ns, const char* label) {

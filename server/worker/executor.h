@@ -26,8 +26,8 @@ struct ExecutorOptions {
 uint64_t TagBase(const std::string& request_id);
 
 // Runs one rank's bound program over a device and a transport, as the plan has it: in each step
-// apply what is due, post, compute. Ring attention, arXiv 2310.01889, and whatever else a plan
-// says.
+// bring over from the wire and apply what is due, post, compute. Ring attention, arXiv 2310.01889,
+// and whatever else a plan says.
 //
 //   Executor executor(bound, &transport, &device, &queue, options, &control, &timeline);
 //   absl::Status status = executor.Run();
@@ -59,17 +59,20 @@ class Executor {
     bool done = true;
   };
 
-  absl::Status Pack();
+  absl::Status Begin();
   absl::Status Prepare();
   absl::Status ApplyDue(int step);
   absl::Status Arrive(int id, int step);
   absl::Status PostAll(int step);
+  absl::Status MakeReady(const std::vector<int>& posts, int step);
   absl::Status PostOne(int id);
   absl::Status Complete(int id, int step);
   absl::Status ComputeAll(int step);
   absl::Status Finish();
   absl::Status CheckStop();
   absl::Status Zero(const MemoryRange& range);
+  absl::Status CopyAll(const std::vector<annulusCopyArgs>& copies, metrics::OpKind kind, int step,
+                       const char* label);
   absl::Status Did(annulusComputeStatus status, const char* what) {
     return device_->ToStatus(status, what);
   }

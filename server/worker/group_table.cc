@@ -85,12 +85,19 @@ absl::StatusOr<std::unique_ptr<transport::Transport>> GroupTable::OpenTransport(
   options.host_id = options_.host_id;
   options.bind_address = options_.bind_address;
   options.peer_timeout_seconds = options_.peer_timeout_seconds;
+  options.window_size = assignment.window_size;
+  options.device_ordinal = device_ordinal_;
   if (assignment.transfers_off) {
     return transport::Transport::Open(transport::NullTransport(), options);
   }
   const bool emulated =
       assignment.inner_link.bytes_per_second > 0 || assignment.outer_link.bytes_per_second > 0;
   if (!emulated) return transport::Transport::Open(options_.transport, options);
+  if ((options_.transport->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("emulated links take a transport that moves the host's memory, which \"",
+                     options_.transport->name, "\" does not"));
+  }
   // The model is the process's, taken by each open: nobody may change it in between.
   static std::mutex model_mutex;
   std::lock_guard lock(model_mutex);

@@ -22,8 +22,10 @@ class GroupTable {
  public:
   static constexpr size_t kGroupsMax = 1024;
 
-  // `options` outlives the table.
-  explicit GroupTable(const EngineOptions& options) : options_(options) {}
+  // `options` outlives the table. device_ordinal: of the memory that transports are to move, -1:
+  // the host's.
+  GroupTable(const EngineOptions& options, int device_ordinal)
+      : options_(options), device_ordinal_(device_ordinal) {}
   ~GroupTable();
 
   // Opens the transport of a new epoch and ends the epoch before it. Repeating a call gives the
@@ -49,6 +51,7 @@ class GroupTable {
   absl::Status Claim(const GroupAssignment& assignment, std::shared_ptr<Group>* before);
 
   const EngineOptions& options_;
+  const int device_ordinal_;
   GroupCloser closer_;
   mutable std::mutex mutex_;
   std::map<std::string, Entry> entries_;  // guarded by mutex_

@@ -10,7 +10,7 @@
 namespace annulus::worker {
 
 absl::StatusOr<std::shared_ptr<HeldTensor>> HeldTensor::Create(MemoryPool* pool, uint64_t bytes) {
-  ANNULUS_ASSIGN_OR_RETURN(Buffer buffer, pool->Take(bytes, "a client's tensor"));
+  ANNULUS_ASSIGN_OR_RETURN(Buffer buffer, pool->Take(bytes, "a client's tensor", Memory::kHost));
   if (bytes > 0) std::memset(buffer.data(), 0, bytes);
   return std::shared_ptr<HeldTensor>(new HeldTensor(std::move(buffer), bytes));
 }

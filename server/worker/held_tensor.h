@@ -12,8 +12,8 @@
 namespace annulus::worker {
 
 // A tensor that the worker holds for a client on another host: filled front to back by uploads,
-// or written as a whole by Attend. Thread safe, but for the bytes behind data(): those belong to
-// the request or the download that uses them.
+// or written as a whole by Attend. Lies where the host can touch it. Thread safe, but for the bytes
+// behind data(): those belong to the request or the download that uses them.
 class HeldTensor {
  public:
   // Zeroed, so that nothing of an earlier session can be read back. RESOURCE_EXHAUSTED beyond the

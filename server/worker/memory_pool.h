@@ -17,7 +17,7 @@ namespace annulus::worker {
 
 class MemoryPool;
 
-// Device memory, counted in the ledger while it lives; goes back to its pool. 64-byte aligned.
+// Memory of one kind, counted in the ledger while it lives; goes back to its pool. 64-byte aligned.
 class Buffer {
  public:
   Buffer() = default;
@@ -33,10 +33,12 @@ class Buffer {
   std::shared_ptr<MemoryPool> pool_;
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
+  Memory memory_ = Memory::kDevice;
   Ledger::Reservation reservation_;
 };
 
-// Hands out device memory and keeps what comes back, up to a share of the limit, for the next
+// Hands out memory of the device, and pinned memory of the host to a device apart from it, both
+// counted against one limit, and keeps what comes back, up to a share of the limit, for the next
 // request: fresh pages cost more than a hop. What is idle gives way when a request needs the room.
 // Thread safe.
 class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
@@ -47,7 +49,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   MemoryPool& operator=(const MemoryPool&) = delete;
 
   // Contents are undefined. RESOURCE_EXHAUSTED, before anything is allocated, beyond the limit.
-  absl::StatusOr<Buffer> Take(size_t bytes, std::string_view what);
+  absl::StatusOr<Buffer> Take(size_t bytes, std::string_view what, Memory memory = Memory::kDevice);
 
   Ledger& ledger() { return ledger_; }
   const Ledger& ledger() const { return ledger_; }
@@ -57,10 +59,12 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   struct Idle {
     uint8_t* data = nullptr;
     size_t bytes = 0;
+    Memory memory = Memory::kDevice;
     Ledger::Reservation reservation;
   };
   void Return(Buffer&& buffer);
-  bool TakeIdle(size_t bytes, Buffer* buffer);
+  bool TakeIdle(size_t bytes, Memory memory, Buffer* buffer);
+  void FreeOldest();  // with mutex_ held
   void MakeRoom(size_t bytes);
 
   const std::shared_ptr<Device> device_;

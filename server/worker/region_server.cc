@@ -27,6 +27,7 @@ namespace {
 
 constexpr uint32_t kAdd = 1;
 constexpr uint32_t kRemove = 2;
+constexpr uint32_t kAddDevice = 3;
 // More than a peer may send with one message, so that the surplus is seen (and closed) here.
 constexpr size_t kMaxDescriptors = 8;
 constexpr int kMaxReadsPerTurn = 32;
@@ -96,7 +97,7 @@ class Connection {
       if (received < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
       if (received == 0) return false;
       filled_ += static_cast<size_t>(received);
-      if (filled_ < sizeof(RegionRequest)) continue;
+      if (filled_ < WantedBytes()) continue;
       RegionRequest request;
       std::memcpy(&request, buffer_.data(), sizeof(request));
       filled_ = 0;
@@ -122,8 +123,18 @@ class Connection {
   }
 
  private:
+  // What the request that has begun to arrive takes, as far as can be told.
+  size_t WantedBytes() const {
+    RegionRequest request;
+    if (filled_ < sizeof(request)) return sizeof(request);
+    std::memcpy(&request, buffer_.data(), sizeof(request));
+    const bool more = request.magic == RegionRequest().magic &&
+                      request.version == RegionRequest().version && request.op == kAddDevice;
+    return more ? sizeof(request) + sizeof(RegionDeviceMemory) : sizeof(request);
+  }
+
   ssize_t Receive() {
-    iovec part{buffer_.data() + filled_, buffer_.size() - filled_};
+    iovec part{buffer_.data() + filled_, WantedBytes() - filled_};
     alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxDescriptors * sizeof(int))> control;
     msghdr message{};
     message.msg_iov = &part;
@@ -153,9 +164,11 @@ class Connection {
     });
     if (!hex) return absl::InvalidArgumentError("session_id is not 32 lower-case hex digits");
     if (request.op == kAdd) return Add(session, request);
+    if (request.op == kAddDevice) return AddDevice(session, request);
     if (request.op == kRemove) return Remove(session, request);
     return absl::InvalidArgumentError(
-        absl::StrCat("region operation ", request.op, ", expected 1 (add) or 2 (remove)"));
+        absl::StrCat("region operation ", request.op,
+                     ", expected 1 (add), 2 (remove) or 3 (add device memory)"));
   }
 
   absl::Status Add(const std::string& session, const RegionRequest& request) {
@@ -163,12 +176,48 @@ class Connection {
       return absl::InvalidArgumentError(
           absl::StrCat("adding a region takes one file descriptor, got ", descriptors_.size()));
     }
-    if (regions_.size() >= max_regions_) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("at most ", max_regions_, " regions on one connection"));
-    }
+    ANNULUS_RETURN_IF_ERROR(CheckRoom());
     ANNULUS_RETURN_IF_ERROR(engine_->AddRegion(session, request.region_id, request.generation,
                                                descriptors_.front().release(), request.bytes));
+    return Own(session, request);
+  }
+
+  absl::Status AddDevice(const std::string& session, const RegionRequest& request) {
+    RegionDeviceMemory memory;
+    std::memcpy(&memory, buffer_.data() + sizeof(request), sizeof(memory));
+    DeviceLease lease;
+    lease.bytes = request.bytes;
+    lease.bus_id.assign(memory.bus_id, strnlen(memory.bus_id, sizeof(memory.bus_id)));
+    lease.handle.struct_size = sizeof(lease.handle);
+    lease.handle.bytes = memory.allocation_bytes;
+    lease.handle.offset = memory.offset;
+    lease.handle.descriptor = -1;
+    if (memory.kind > ANNULUS_MEMORY_DESCRIPTOR) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("device memory of kind ", memory.kind, ", expected 0 or 1"));
+    }
+    lease.handle.kind = static_cast<annulusMemoryHandleKind>(memory.kind);
+    std::memcpy(lease.handle.ipc, memory.ipc, sizeof(memory.ipc));
+    const size_t descriptors = lease.handle.kind == ANNULUS_MEMORY_DESCRIPTOR ? 1 : 0;
+    if (descriptors_.size() != descriptors) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("device memory of kind ", memory.kind, " takes ", descriptors,
+                       " file descriptors, got ", descriptors_.size()));
+    }
+    if (descriptors == 1) lease.handle.descriptor = descriptors_.front().get();
+    ANNULUS_RETURN_IF_ERROR(CheckRoom());
+    ANNULUS_RETURN_IF_ERROR(
+        engine_->AddDeviceRegion(session, request.region_id, request.generation, lease));
+    return Own(session, request);
+  }
+
+  absl::Status CheckRoom() const {
+    if (regions_.size() < max_regions_) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("at most ", max_regions_, " regions on one connection"));
+  }
+
+  absl::Status Own(const std::string& session, const RegionRequest& request) {
     regions_.emplace(session, request.region_id);
     (*owners_)[{session, request.region_id}] = id_;
     return absl::OkStatus();
@@ -193,7 +242,7 @@ class Connection {
   Engine* engine_;
   Owners* owners_;
   size_t max_regions_;
-  std::array<char, sizeof(RegionRequest)> buffer_{};
+  std::array<char, sizeof(RegionRequest) + sizeof(RegionDeviceMemory)> buffer_{};
   size_t filled_ = 0;
   std::vector<UniqueFd> descriptors_;
   std::set<std::pair<std::string, uint64_t>> regions_;

@@ -127,6 +127,7 @@ absl::StatusOr<ResolvedTensor> Session::Resolve(const TensorRef& ref, const Tens
   ANNULUS_ASSIGN_OR_RETURN(resolved.ref,
                            CheckTensorRef(ref, shape, ref.region->offset, region->bytes()));
   resolved.data = region->data() + ref.region->offset;
+  resolved.memory = region->memory();
   resolved.keep_alive = std::move(region);
   return resolved;
 }

@@ -34,6 +34,7 @@ struct RetainedKv {
 struct ResolvedTensor {
   TensorRef ref;
   uint8_t* data = nullptr;
+  Memory memory = Memory::kHost;
   std::shared_ptr<const void> keep_alive;
   std::shared_ptr<HeldTensor> held;
 };

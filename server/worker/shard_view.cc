@@ -2,7 +2,6 @@
 #include "server/worker/shard_view.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "server/worker/tensor_bounds.h"
@@ -17,15 +16,15 @@ uint8_t* PlacedTensor::Row(int64_t batch_index, int64_t row) const {
 
 PlacedTensor PlaceResolved(const ResolvedTensor& tensor) {
   const TensorRef& ref = tensor.ref;
-  return {tensor.data,      ref.dtype,      ref.batch,       ref.heads,  std::max(ref.head_dim, 1),
-          ref.batch_stride, ref.row_stride, ref.head_stride, &ref.tokens};
+  return {tensor.data,      ref.dtype,      ref.batch,       ref.heads,   std::max(ref.head_dim, 1),
+          ref.batch_stride, ref.row_stride, ref.head_stride, &ref.tokens, tensor.memory};
 }
 
 PlacedTensor PlaceDense(uint8_t* data, annulusDtype dtype, int64_t batch, int64_t heads,
                         int64_t head_dim, const ring::TokenRanges* tokens) {
   const int64_t row = heads * head_dim;
-  return {data, dtype,    batch, heads, head_dim, ring::TokenCount(*tokens) * row,
-          row,  head_dim, tokens};
+  return {data, dtype,    batch,  heads,          head_dim, ring::TokenCount(*tokens) * row,
+          row,  head_dim, tokens, Memory::kDevice};
 }
 
 annulusTensor View(const PlacedTensor& tensor, const Rows& view, int64_t rows) {
@@ -102,22 +101,45 @@ bool AppendSegments(const PlacedTensor& tensor, std::span<const RowRun> runs, si
   return true;
 }
 
-void CopyRows(const PlacedTensor& from, const PlacedTensor& to, std::span<const RowRun> runs) {
+namespace {
+
+annulusCopyArgs CopyOf(uint8_t* to, const uint8_t* from, int64_t row_bytes, int64_t rows,
+                       int64_t to_pitch, int64_t from_pitch) {
+  if (to_pitch == row_bytes && from_pitch == row_bytes) {
+    row_bytes *= rows;
+    rows = 1;
+  }
+  if (rows == 1) to_pitch = from_pitch = row_bytes;
+  return {sizeof(annulusCopyArgs),
+          to,
+          from,
+          static_cast<size_t>(row_bytes),
+          static_cast<size_t>(rows),
+          static_cast<size_t>(to_pitch),
+          static_cast<size_t>(from_pitch)};
+}
+
+}  // namespace
+
+void AppendCopies(const PlacedTensor& from, const PlacedTensor& to, std::span<const RowRun> runs,
+                  std::vector<annulusCopyArgs>* copies) {
   const int64_t element_bytes = ElementBytes(from.dtype);
+  const auto pitch = [&](const PlacedTensor& tensor, const Rows& rows) {
+    return tensor.row_stride * rows.row_step * element_bytes;
+  };
   for (int64_t b = 0; b < from.batch; ++b) {
     for (const RowRun& run : runs) {
+      if (from.dense_rows() && to.dense_rows()) {
+        copies->push_back(CopyOf(to.Row(b, run.in[1].row), from.Row(b, run.in[0].row),
+                                 from.row_bytes(), run.count, pitch(to, run.in[1]),
+                                 pitch(from, run.in[0])));
+        continue;
+      }
       for (int64_t i = 0; i < run.count; ++i) {
-        const uint8_t* source = from.Row(b, run.in[0].row + i * run.in[0].row_step);
-        uint8_t* target = to.Row(b, run.in[1].row + i * run.in[1].row_step);
-        if (from.dense_rows() && to.dense_rows()) {
-          std::memcpy(target, source, static_cast<size_t>(from.row_bytes()));
-          continue;
-        }
-        for (int64_t head = 0; head < from.heads; ++head) {
-          std::memcpy(target + head * to.head_stride * element_bytes,
-                      source + head * from.head_stride * element_bytes,
-                      static_cast<size_t>(from.head_dim * element_bytes));
-        }
+        copies->push_back(CopyOf(to.Row(b, run.in[1].row + i * run.in[1].row_step),
+                                 from.Row(b, run.in[0].row + i * run.in[0].row_step),
+                                 from.head_dim * element_bytes, from.heads,
+                                 to.head_stride * element_bytes, from.head_stride * element_bytes));
       }
     }
   }

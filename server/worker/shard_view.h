@@ -8,6 +8,7 @@
 #include "kernels/compute_plugin.h"
 #include "server/ring/plan.h"
 #include "server/transport/transport_plugin.h"
+#include "server/worker/device.h"
 #include "server/worker/row_runs.h"
 #include "server/worker/session.h"
 
@@ -26,6 +27,7 @@ struct PlacedTensor {
   int64_t row_stride = 0;
   int64_t head_stride = 0;
   const ring::TokenRanges* tokens = nullptr;
+  Memory memory = Memory::kDevice;
 
   // Whether the elements of a row lie next to each other.
   bool dense_rows() const { return head_stride == head_dim || heads == 1; }
@@ -48,8 +50,11 @@ annulusRowStat StatView(const PlacedTensor& tensor, const Rows& view, int64_t ro
 bool AppendSegments(const PlacedTensor& tensor, std::span<const RowRun> runs, size_t which,
                     size_t most, std::vector<annulusSegment>* segments);
 
-// Copies rows of tensor 0 of the runs to those of tensor 1; both of the same shape and type.
-void CopyRows(const PlacedTensor& from, const PlacedTensor& to, std::span<const RowRun> runs);
+// Appends what copies the rows of tensor 0 of the runs to those of tensor 1; both of the same shape
+// and type. A copy takes a run of rows, as one piece where they lie next to each other on both
+// sides, or the heads of a row.
+void AppendCopies(const PlacedTensor& from, const PlacedTensor& to, std::span<const RowRun> runs,
+                  std::vector<annulusCopyArgs>* copies);
 
 // Bytes of [batch, tokens, heads, head_dim] elements; saturates instead of overflowing.
 uint64_t DenseBytes(int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim,

@@ -1,45 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/workspace.h"
 
-#include <cstring>
-#include <limits>
+#include <utility>
 
 #include "server/base/status_macros.h"
+#include "server/worker/arena.h"
 
 namespace annulus::worker {
 namespace {
 
-constexpr uint64_t kAlignBytes = 64;
-constexpr uint64_t kTooLarge = std::numeric_limits<uint64_t>::max() / 4;
-
-// Lays pieces one after the other, each aligned; remembers where each pointer has to go.
-class Arena {
- public:
-  void Add(uint64_t bytes, uint8_t** pointer) {
-    if (bytes > kTooLarge || total_ > kTooLarge) {
-      total_ = std::numeric_limits<uint64_t>::max();
-      return;
-    }
-    pieces_.push_back({pointer, total_});
-    total_ += (bytes + kAlignBytes - 1) / kAlignBytes * kAlignBytes;
-  }
-  uint64_t total() const { return total_; }
-  void Place(uint8_t* base) const {
-    for (const Piece& piece : pieces_) *piece.pointer = base + piece.offset;
-  }
-
- private:
-  struct Piece {
-    uint8_t** pointer;
-    uint64_t offset;
-  };
-  std::vector<Piece> pieces_;
-  uint64_t total_ = 0;
-};
-
 uint64_t PairBytes(const AttendInputs& inputs, int64_t tokens, annulusDtype dtype) {
   const uint64_t one = DenseBytes(inputs.batch, tokens, inputs.kv_heads, inputs.head_dim, dtype);
-  return one > kTooLarge ? one : 2 * one;
+  return one > Arena::kTooLarge ? one : 2 * one;
 }
 
 bool SendsOwn(const RankProgram& program) {
@@ -78,13 +50,38 @@ void AddSlots(const AttendInputs& inputs, Workspace* space, Arena* arena) {
   }
 }
 
+// What the transport moves in the host's memory while the device has its own: the twin of every KV
+// slot that comes or goes over it, and of the staging of gradients.
+void AddHostWire(const AttendInputs& inputs, Workspace* space, Arena* arena) {
+  const RankProgram& program = *inputs.program;
+  const annulusDtype wire = inputs.gradient_wire_bf16 ? ANNULUS_BF16 : ANNULUS_F32;
+  space->wire_slots.resize(program.slots.size(), nullptr);
+  space->wire_receives.resize(program.receive_staging.size(), nullptr);
+  space->wire_sends.resize(program.send_staging.size(), nullptr);
+  std::vector<uint8_t> added(program.slots.size(), 0);
+  for (const TransferOp& op : program.transfers) {
+    if (op.slot == kOwnSlotId || op.transfer->payload != ring::Payload::kKv) continue;
+    const size_t slot = static_cast<size_t>(op.slot);
+    if (std::exchange(added[slot], 1) != 0) continue;
+    arena->Add(PairBytes(inputs, program.slots[slot].capacity_tokens, inputs.dtype),
+               &space->wire_slots[slot]);
+  }
+  for (size_t i = 0; i < program.receive_staging.size(); ++i) {
+    arena->Add(PairBytes(inputs, program.receive_staging[i], wire), &space->wire_receives[i]);
+  }
+  for (size_t i = 0; i < program.send_staging.size(); ++i) {
+    arena->Add(PairBytes(inputs, program.send_staging[i], wire), &space->wire_sends[i]);
+  }
+}
+
 }  // namespace
 
 bool NeedsPacking(const AttendInputs& inputs) {
   if (!SendsOwn(*inputs.program)) return false;
+  if (inputs.sent_k.memory != inputs.wire || inputs.sent_v.memory != inputs.wire) return true;
   std::vector<annulusSegment> segments;
-  return !FewSegments(inputs.k, inputs.program->shard->kv, &segments) ||
-         !FewSegments(inputs.v, inputs.program->shard->kv, &segments);
+  return !FewSegments(inputs.sent_k, inputs.program->shard->kv, &segments) ||
+         !FewSegments(inputs.sent_v, inputs.program->shard->kv, &segments);
 }
 
 bool AccumulatesInPlace(const AttendInputs& inputs) {
@@ -99,11 +96,14 @@ absl::StatusOr<Workspace> Workspace::Create(const AttendInputs& inputs, MemoryPo
   const RankProgram& program = *inputs.program;
   Workspace space;
   Arena arena;
+  Arena host_arena;
   AddSlots(inputs, &space, &arena);
+  if (inputs.wire == Memory::kHost) AddHostWire(inputs, &space, &host_arena);
   const int64_t queries = ring::TokenCount(program.shard->q);
   if (NeedsPacking(inputs)) {
-    arena.Add(PairBytes(inputs, ring::TokenCount(program.shard->kv), inputs.dtype),
-              &space.packed_own);
+    Arena& wire_arena = inputs.wire == Memory::kHost ? host_arena : arena;
+    wire_arena.Add(PairBytes(inputs, ring::TokenCount(program.shard->kv), inputs.dtype),
+                   &space.packed_own);
   }
   if (!AccumulatesInPlace(inputs)) {
     arena.Add(DenseBytes(inputs.batch, queries, inputs.query_heads, inputs.head_dim, ANNULUS_F32),
@@ -114,6 +114,10 @@ absl::StatusOr<Workspace> Workspace::Create(const AttendInputs& inputs, MemoryPo
   }
   ANNULUS_ASSIGN_OR_RETURN(space.arena, pool->Take(arena.total(), "an attention request"));
   arena.Place(space.arena.data());
+  ANNULUS_ASSIGN_OR_RETURN(
+      space.host_arena,
+      pool->Take(host_arena.total(), "the transfers of an attention request", Memory::kHost));
+  host_arena.Place(space.host_arena.data());
   if (!program.backward && inputs.retain && program.resident_slot >= 0) {
     const size_t slot = static_cast<size_t>(program.resident_slot);
     ANNULUS_ASSIGN_OR_RETURN(
@@ -124,10 +128,6 @@ absl::StatusOr<Workspace> Workspace::Create(const AttendInputs& inputs, MemoryPo
   }
   if (program.backward && inputs.resident != nullptr && program.resident_slot >= 0) {
     space.slots[static_cast<size_t>(program.resident_slot)] = inputs.resident->buffer.data();
-  }
-  if (inputs.transfers_off) {
-    if (space.arena.bytes() > 0) std::memset(space.arena.data(), 0, space.arena.bytes());
-    if (space.resident.bytes() > 0) std::memset(space.resident.data(), 0, space.resident.bytes());
   }
   return space;
 }

@@ -23,15 +23,15 @@ struct AttendInputs {
   float softmax_scale = 0;
   bool gradient_wire_bf16 = false;
   bool retain = false;
-  // Slots start zeroed instead of undefined: nothing will arrive in them (transfers off).
-  bool transfers_off = false;
+  Memory wire = Memory::kDevice;  // where the transport reads and writes what it moves
   // The last four only in a backward.
   PlacedTensor q, k, v, o, lse, d_o, dq, dk, dv;
+  PlacedTensor sent_k, sent_v;           // own K and V where sends read them; see Placement
   std::shared_ptr<RetainedKv> resident;  // backward from a retained forward; else null
 };
 
-// The memory of one request on one rank: ring slots, staging, accumulators. One reservation and one
-// allocation, before step 0; nothing is allocated while steps run.
+// The memory of one request on one rank: ring slots, staging, accumulators. Reserved and allocated
+// before step 0; nothing is allocated while steps run.
 //
 // KV slots are [K | V], each [batch, tokens, kv_heads, head_dim] dense in the storage type, tokens
 // being those the slot holds at the time; gradient slots are [dK | dV], the same in float32.
@@ -42,16 +42,23 @@ struct Workspace {
   std::vector<uint8_t*> slots;     // by slot id
   std::vector<uint8_t*> receives;  // by staging id: gradients as they come from the wire
   std::vector<uint8_t*> sends;     // by staging id: gradients rounded for the wire; else null
-  uint8_t* packed_own = nullptr;   // own KV packed for sending; null when it is sent in place
+  // Only with inputs.wire kHost: what the transport moves, in the host's memory. KV that arrives in
+  // a slot's twin is copied to the slot, and sent on from the twin.
+  std::vector<uint8_t*> wire_slots;     // by slot id; null for slots that do not travel
+  std::vector<uint8_t*> wire_receives;  // by staging id
+  std::vector<uint8_t*> wire_sends;     // by staging id
+  uint8_t* packed_own = nullptr;        // own KV packed for sending; null when it is sent in place
   uint8_t* accumulator = nullptr;  // float32 o or dq over the rank's queries; null when the output
                                    // itself accumulates
   uint8_t* delta = nullptr;        // backward: rowsum(do * o), [batch, queries, query_heads]
 
   Buffer arena;
+  Buffer host_arena;
   Buffer resident;  // forward with retain: the slot to be kept
 };
 
-// Whether own KV goes out packed: its rows, where they lie, make too many pieces to send.
+// Whether own KV goes out packed: its rows, where they lie, make too many pieces to send, or lie
+// where the transport cannot read them.
 bool NeedsPacking(const AttendInputs& inputs);
 // Whether `output` (o or dq) can accumulate in place: float32; for dq also contiguous per run, so
 // that it can be zeroed.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Correctness on a GPU, from a built tree: every kernel against float64, ten runs bit for bit, then the sanitizers over small
-# shapes. Builds nothing, needs no network, ends within 10 minutes.
+# Correctness on a GPU, from a built tree: every kernel against float64, ten runs bit for bit, rings of workers, then the
+# sanitizers over small shapes. Builds nothing, needs no network, ends within 10 minutes.
 # usage: tests/gpu/run.sh [build folder]        exit: 0 clean, 1 not, 77 no GPU
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,6 +21,8 @@ if grep -q "no CUDA device" <<<"$output"; then
 fi
 [ $status = 0 ] || { echo "correctness: FAILED"; exit 1; }
 echo "correctness: ok"
+timeout 120 "$BUILD/tests/annulus-gpu-worker-test" || { echo "workers: FAILED"; exit 1; }
+echo "workers: ok"
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer /usr/local/cuda/compute-sanitizer/compute-sanitizer 2>/dev/null | head -1)
 if [ -z "$sanitizer" ]; then

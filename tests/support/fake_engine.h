@@ -93,6 +93,10 @@ class FakeEngine : public worker::Engine {
     }
     return absl::OkStatus();
   }
+  absl::Status AddDeviceRegion(const std::string&, uint64_t, uint64_t,
+                               const worker::DeviceLease&) override {
+    return absl::UnimplementedError("no device");
+  }
   absl::Status RemoveRegion(const std::string& session_id, uint64_t region_id) override {
     const Lock lock(mutex_);
     const auto session = sessions_.find(session_id);

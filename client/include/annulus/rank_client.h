@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "annulus/device_memory.h"
 #include "annulus/tensor.h"
 #include "annulus/types.h"
 
@@ -85,6 +86,17 @@ class RankClient {
   absl::StatusOr<RankShard> Shard(Layout layout, int64_t query_length, int64_t kv_length) const;
   absl::StatusOr<Tensor> AllocateTensor(DataType dtype, int64_t batch, int64_t rows, int32_t heads,
                                         int32_t head_dim);
+
+  // Lets views whose data lies in [data, data + bytes), device addresses of this process, be passed
+  // to the calls below: the worker, which must compute on that very device, works on them in place.
+  // What the views hold must be there when a call is made, and no work of the caller's own may
+  // touch them until it returns. The lease itself is made by the first call; that call ends with
+  // FAILED_PRECONDITION and the worker's reason where it cannot be had. INVALID_ARGUMENT: no bytes,
+  // more than the allocation has, or no descriptor where the handle says that there is one.
+  // After a call that failed while its worker could not be seen to stop, outputs in this memory are
+  // refused: it cannot be moved from under a late write. Allocate and lease other memory for them.
+  absl::StatusOr<DeviceRegion> LeaseDeviceMemory(void* data, size_t bytes,
+                                                 const DeviceMemoryHandle& handle);
 
   // Reports hold this rank alone.
   absl::StatusOr<AttendReport> Attend(const RankAttendCall& call, const AttendOptions& options);

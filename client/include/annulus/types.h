@@ -110,7 +110,7 @@ struct AttendOptions {
 };
 
 struct TimelineOp {
-  enum class Kind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFinish };
+  enum class Kind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFinish, kCopy };
   Kind kind = Kind::kCompute;
   int step = 0;
   bool outer = false;    // ring that a transfer belongs to; a plain ring has only the inner one

@@ -133,7 +133,7 @@ const annulusTransportV1* NullTransport() {
       .struct_size = sizeof(annulusTransportV1),
       .abi_minor = 1,
       .name = "null",
-      .caps = ANNULUS_TRANSPORT_CAP_HOST_MEMORY,
+      .caps = ANNULUS_TRANSPORT_CAP_HOST_MEMORY | ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY,
       .open = Open,
       .connect = Connect,
       .register_memory = nullptr,
@@ -149,6 +149,8 @@ const annulusTransportV1* NullTransport() {
       .path = Path,
       .stats = Stats,
       .set_notify = SetNotify,
+      .group_begin = nullptr,
+      .group_end = nullptr,
   };
   return &table;
 }

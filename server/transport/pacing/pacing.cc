@@ -162,6 +162,8 @@ const annulusTransportV1* PacingTransport(const annulusTransportV1* inner,
       .path = Path,
       .stats = Stats,
       .set_notify = SetNotify,
+      .group_begin = nullptr,
+      .group_end = nullptr,
   };
   std::lock_guard lock(TheDefaults().mutex);
   TheDefaults().inner = inner;

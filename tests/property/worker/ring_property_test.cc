@@ -8,10 +8,12 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/reference/error_metrics.h"
 #include "server/ring/planner.h"
+#include "tests/support/apart/apart_plugin.h"
 #include "tests/unit/worker/test_ring.h"
 
 namespace annulus::worker::testing {
@@ -60,12 +62,19 @@ double GradientBound(const Problem& problem) {
 }
 
 TEST(RingProperty, AnyProblemIsExactForwardAndBackward) {
-  std::map<int, std::unique_ptr<TestRing>> rings;
+  std::map<std::pair<int, bool>, std::unique_ptr<TestRing>> rings;
   int number = 0;
   EXPECT_TRUE(rc::check([&] {
     const Problem problem = RandomProblem();
-    auto& ring = rings[problem.size];
-    if (ring == nullptr) ring = std::make_unique<TestRing>(TestRing::Options{problem.size});
+    // On the host, or on devices with memory of their own.
+    const bool apart = *rc::gen::inRange(0, 2) == 0;
+    auto& ring = rings[{problem.size, apart}];
+    if (ring == nullptr) {
+      TestRing::Options options;
+      options.size = problem.size;
+      if (apart) options.compute = testing_support::ApartPlugin();
+      ring = std::make_unique<TestRing>(options);
+    }
     const bool resident = *rc::gen::inRange(0, 2) == 0;
     const bool overlap = *rc::gen::inRange(0, 2) == 0;
     const ring::Plan forward =

@@ -77,6 +77,48 @@ class FakeDriver final : public Driver {
     return Make("Allocate", bytes, Fake().memory);
   }
   void Free(void* memory) override { Destroy(memory, Fake().memory); }
+  absl::Status Copy(const annulusCopyArgs& args, Stream) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Copy"));
+    for (size_t row = 0; row < args.rows; ++row) {
+      std::memcpy(static_cast<uint8_t*>(args.to) + row * args.to_pitch,
+                  static_cast<const uint8_t*>(args.from) + row * args.from_pitch, args.row_bytes);
+    }
+    return absl::OkStatus();
+  }
+  absl::Status RegisterHost(void* memory, size_t) override {
+    ANNULUS_RETURN_IF_ERROR(Try("RegisterHost"));
+    const bool fresh = Fake().registered.insert(memory).second;
+    return fresh ? absl::OkStatus() : absl::InvalidArgumentError("registered already");
+  }
+  absl::Status UnregisterHost(void* memory) override {
+    ANNULUS_RETURN_IF_ERROR(Try("UnregisterHost"));
+    const bool known = Fake().registered.erase(memory) == 1;
+    return known ? absl::OkStatus() : absl::InvalidArgumentError("not registered");
+  }
+  // A handle is an address here: exporter and importer are one process.
+  absl::StatusOr<annulusMemoryHandle> Export(const void* memory) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Export"));
+    annulusMemoryHandle handle = {};
+    handle.kind = ANNULUS_MEMORY_CUDA_IPC;
+    handle.descriptor = -1;
+    handle.bytes = 1;
+    std::memcpy(handle.ipc, &memory, sizeof(memory));
+    return handle;
+  }
+  absl::StatusOr<void*> Import(const annulusMemoryHandle& handle) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Import"));
+    uint8_t* memory = nullptr;
+    std::memcpy(&memory, handle.ipc, sizeof(memory));
+    Fake().imported.insert(memory + handle.offset);
+    return memory + handle.offset;
+  }
+  absl::Status Release(void* memory) override {
+    ANNULUS_RETURN_IF_ERROR(Try("Release"));
+    const auto it = Fake().imported.find(memory);
+    if (it == Fake().imported.end()) return absl::InvalidArgumentError("not imported");
+    Fake().imported.erase(it);
+    return absl::OkStatus();
+  }
   absl::StatusOr<Stream> CreateStream() override { return Make("CreateStream", 1, Fake().streams); }
   void DestroyStream(Stream stream) override { Destroy(stream, Fake().streams); }
   absl::StatusOr<Event> CreateEvent() override { return Make("CreateEvent", 1, Fake().events); }

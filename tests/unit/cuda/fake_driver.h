@@ -23,7 +23,7 @@ struct FakeLaunch {
 // What the drivers opened from now on do, and what was seen. One for the whole program: reset it at
 // the start of a test.
 struct FakeCuda {
-  DeviceProperties properties = {"Fake", 9, 0, 132, int64_t{80} << 30, 227 << 10};
+  DeviceProperties properties = {"Fake", 9, 0, 132, int64_t{80} << 30, 227 << 10, "0000:3b:00.0"};
   int device_count = 1;
   bool run_kernels = true;
   // Calls to fail, by the name of the driver's method, with this status.
@@ -33,6 +33,8 @@ struct FakeCuda {
 
   std::vector<FakeLaunch> launches;
   std::set<void*> memory, streams, events;  // alive
+  std::set<void*> registered;               // host memory, alive
+  std::multiset<void*> imported;            // alive
   int drivers = 0;                          // alive
 };
 

@@ -19,7 +19,7 @@ inline Timeline RandomTimeline(std::mt19937& random) {
   timeline.end_ns = kTicks;
   for (int i = below(14); i > 0; --i) {
     Op op;
-    op.kind = static_cast<OpKind>(below(7));
+    op.kind = static_cast<OpKind>(below(8));
     op.step = below(kSteps + 1) - (below(6) == 0 ? 1 : 0);
     op.level = below(2) == 0 ? Level::kInner : Level::kOuter;
     op.peer = below(5) - 1;

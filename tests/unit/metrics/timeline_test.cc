@@ -36,7 +36,9 @@ bool Any(const Timeline& timeline, int64_t tick, Predicate predicate) {
 }
 
 bool Transfers(const Op& op) { return op.kind == OpKind::kSend || op.kind == OpKind::kReceive; }
-bool Computes(const Op& op) { return !Transfers(op) && op.kind != OpKind::kWait; }
+bool Computes(const Op& op) {
+  return !Transfers(op) && op.kind != OpKind::kWait && op.kind != OpKind::kCopy;
+}
 
 Summary SlowSummary(const Timeline& timeline) {
   Summary sum;

@@ -33,7 +33,8 @@ Trace MakeTrace() {
                          "worker-0",
                          "node-a",
                          0.75,
-                         {MakeOp(OpKind::kPrepare, 0, 0, 1001),
+                         {MakeOp(OpKind::kCopy, 0, 0, 500, Level::kInner, -1, 0, "upload"),
+                          MakeOp(OpKind::kPrepare, 0, 500, 1001),
                           MakeOp(OpKind::kCompute, 0, 1001, 5000, Level::kInner, -1, 0, "own"),
                           MakeOp(OpKind::kReceive, 0, 1200, 4000, Level::kInner, 1, 4096, "kv"),
                           MakeOp(OpKind::kReceive, 0, 1500, 4500, Level::kInner, 1, 4096, "dkv"),
@@ -131,7 +132,7 @@ TEST(ChromeTrace, PassesOverEventsOfOthers) {
   root["traceEvents"].push_back({{"ph", "X"}, {"cat", "python"}, {"name", "f"}});
   const auto read = ParseChromeTrace(root.dump());
   ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(read->ranks[0].ops.size(), 7u);
+  EXPECT_EQ(read->ranks[0].ops.size(), MakeTrace().ranks[0].ops.size());
 }
 
 TEST(ChromeTrace, RefusesWhatItDidNotWrite) {

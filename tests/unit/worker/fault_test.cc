@@ -14,6 +14,7 @@
 #include "server/ring/planner.h"
 #include "server/worker/clock.h"
 #include "server/worker/fault_text.h"
+#include "tests/support/apart/apart_plugin.h"
 #include "tests/unit/worker/test_ring.h"
 
 namespace annulus::worker::testing {
@@ -23,10 +24,12 @@ constexpr int64_t kSecondNs = 1'000'000'000;
 
 FaultInfo InfoOf(const absl::Status& status) { return GetFaultInfo(status).value_or(FaultInfo{}); }
 
-class FaultTest : public ::testing::Test {
+// With memory that is the host's, and with devices apart from it.
+class FaultTest : public ::testing::TestWithParam<const annulusComputeV1*> {
  protected:
   // A ring in which `absent` never calls Attend.
   void Make(TestRing::Options options, int absent) {
+    options.compute = GetParam();
     ring_ = std::make_unique<TestRing>(options);
     absent_ = absent;
     problem_.size = options.size;
@@ -103,7 +106,7 @@ class FaultTest : public ::testing::Test {
   std::vector<std::thread> threads_;
 };
 
-TEST_F(FaultTest, TheVerdictNamesRankWorkerStepPeerAndEpoch) {
+TEST_P(FaultTest, TheVerdictNamesRankWorkerStepPeerAndEpoch) {
   Make({.size = 3, .epoch = 5}, 2);
   Start(Calls("a"));
   AwaitWait(0, 2);
@@ -127,7 +130,7 @@ TEST_F(FaultTest, TheVerdictNamesRankWorkerStepPeerAndEpoch) {
   ExpectWorksAtNextEpoch();
 }
 
-TEST_F(FaultTest, ALostPeerIsNamedWithoutAVerdict) {
+TEST_P(FaultTest, ALostPeerIsNamedWithoutAVerdict) {
   Make({.size = 3}, 1);
   Start(Calls("a"));
   AwaitWait(2, 1);
@@ -145,7 +148,7 @@ TEST_F(FaultTest, ALostPeerIsNamedWithoutAVerdict) {
   }
 }
 
-TEST_F(FaultTest, ACancelledCallReturnsThoughItsPeerNeverCame) {
+TEST_P(FaultTest, ACancelledCallReturnsThoughItsPeerNeverCame) {
   Make({.size = 2}, 1);
   std::atomic<bool> cancel{false};
   auto calls = Calls("a");
@@ -163,7 +166,7 @@ TEST_F(FaultTest, ACancelledCallReturnsThoughItsPeerNeverCame) {
   ExpectWorksAtNextEpoch();
 }
 
-TEST_F(FaultTest, TheDeadlineHoldsAndNamesWhoWasWaitedFor) {
+TEST_P(FaultTest, TheDeadlineHoldsAndNamesWhoWasWaitedFor) {
   Make({.size = 2, .verdict_timeout_seconds = 30}, 1);
   auto calls = Calls("a");
   calls[0].deadline_ns = NowNs() + kSecondNs / 5;
@@ -175,7 +178,7 @@ TEST_F(FaultTest, TheDeadlineHoldsAndNamesWhoWasWaitedFor) {
   ExpectWorksAtNextEpoch();
 }
 
-TEST_F(FaultTest, WithoutADeadlineTheHopTimeoutHolds) {
+TEST_P(FaultTest, WithoutADeadlineTheHopTimeoutHolds) {
   Make({.size = 2, .hop_timeout_seconds = 0.1}, 1);
   auto calls = Calls("a");
   calls[0].deadline_ns = 0;
@@ -186,7 +189,7 @@ TEST_F(FaultTest, WithoutADeadlineTheHopTimeoutHolds) {
   EXPECT_EQ(InfoOf(StatusOf(0)).metadata.at("rank"), "1");
 }
 
-TEST_F(FaultTest, AVerdictThatNeverComesIsNotWaitedForPastTheDeadline) {
+TEST_P(FaultTest, AVerdictThatNeverComesIsNotWaitedForPastTheDeadline) {
   Make({.size = 2, .verdict_timeout_seconds = 30}, 1);
   auto calls = Calls("a");
   calls[0].deadline_ns = NowNs() + kSecondNs / 2;
@@ -198,7 +201,7 @@ TEST_F(FaultTest, AVerdictThatNeverComesIsNotWaitedForPastTheDeadline) {
   EXPECT_EQ(StatusOf(0).code(), absl::StatusCode::kUnavailable) << StatusOf(0);
 }
 
-TEST_F(FaultTest, MemoryIsGoneOnlyWhenTheRequestIsOver) {
+TEST_P(FaultTest, MemoryIsGoneOnlyWhenTheRequestIsOver) {
   Make({.size = 2}, 1);
   Start(Calls("a"));
   AwaitWait(0, 1);
@@ -214,7 +217,7 @@ TEST_F(FaultTest, MemoryIsGoneOnlyWhenTheRequestIsOver) {
   EXPECT_EQ(ring_->engine(0).used_bytes(), 0u);
 }
 
-TEST_F(FaultTest, TooManyRequestsAreRefusedNotQueued) {
+TEST_P(FaultTest, TooManyRequestsAreRefusedNotQueued) {
   Make({.size = 2, .max_concurrent_requests = 1}, 1);
   Start(Calls("a"));
   AwaitWait(0, 1);
@@ -226,7 +229,7 @@ TEST_F(FaultTest, TooManyRequestsAreRefusedNotQueued) {
   EXPECT_TRUE(StatusOf(0).ok()) << StatusOf(0);
 }
 
-TEST_F(FaultTest, ProgressShowsWhoIsWaitedFor) {
+TEST_P(FaultTest, ProgressShowsWhoIsWaitedFor) {
   Make({.size = 3}, 1);
   Start(Calls("a"));
   AwaitWait(2, 1);
@@ -239,7 +242,7 @@ TEST_F(FaultTest, ProgressShowsWhoIsWaitedFor) {
   Join();
 }
 
-TEST_F(FaultTest, APeerWithOtherShapesIsAMismatchNotAHang) {
+TEST_P(FaultTest, APeerWithOtherShapesIsAMismatchNotAHang) {
   Make({.size = 2}, -1);
   Problem other = problem_;
   other.kv_length = 80;
@@ -262,7 +265,7 @@ TEST_F(FaultTest, APeerWithOtherShapesIsAMismatchNotAHang) {
   ExpectWorksAtNextEpoch();
 }
 
-TEST_F(FaultTest, ReleaseEndsARunningRequest) {
+TEST_P(FaultTest, ReleaseEndsARunningRequest) {
   Make({.size = 2}, 1);
   Start(Calls("a"));
   AwaitWait(0, 1);
@@ -272,6 +275,9 @@ TEST_F(FaultTest, ReleaseEndsARunningRequest) {
   EXPECT_EQ(InfoOf(StatusOf(0)).reason, "COORDINATOR_LOST");
   EXPECT_TRUE(ring_->observations().empty()) << "the coordinator knows";
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, FaultTest,
+                         ::testing::Values(HostDevice(), testing_support::ApartPlugin()));
 
 TEST(FaultTextTest, SaysWhatIsKnownAndNoMore) {
   FaultVerdict verdict;

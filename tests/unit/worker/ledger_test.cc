@@ -70,7 +70,7 @@ TEST(LedgerTest, PeaksAreGlobalAndPerWatch) {
 class MemoryPoolTest : public ::testing::Test {
  protected:
   std::shared_ptr<MemoryPool> Pool(uint64_t limit) {
-    auto device = Device::Open(kernels::CpuPlugin(), 1);
+    auto device = Device::Open(kernels::CpuPlugin(), {});
     EXPECT_TRUE(device.ok()) << device.status();
     return std::make_shared<MemoryPool>(*device, limit);
   }

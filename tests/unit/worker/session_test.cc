@@ -56,7 +56,7 @@ TEST(RegionTest, ClosesTheDescriptorItWasGiven) {
 class SessionTest : public ::testing::Test {
  protected:
   SessionTest()
-      : device_(*Device::Open(kernels::CpuPlugin(), 1)),
+      : device_(*Device::Open(kernels::CpuPlugin(), {})),
         pool_(std::make_shared<MemoryPool>(device_, 1 << 20)) {}
 
   TensorRef InRegion(uint64_t generation) const {

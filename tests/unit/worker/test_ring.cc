@@ -68,6 +68,8 @@ uint64_t SharedMemory::Allocate(uint64_t bytes) {
   return offset;
 }
 
+const annulusComputeV1* HostDevice() { return kernels::CpuPlugin(); }
+
 TestRing::TestRing(const Options& options) : options_(options) {
   for (int rank = 0; rank < options.size; ++rank) {
     EngineOptions engine;
@@ -78,8 +80,9 @@ TestRing::TestRing(const Options& options) : options_(options) {
     engine.max_concurrent_requests = options.max_concurrent_requests;
     engine.hop_timeout_seconds = options.hop_timeout_seconds;
     engine.verdict_timeout_seconds = options.verdict_timeout_seconds;
-    engine.compute = kernels::CpuPlugin();
-    engine.transport = transport::HostPlugin();
+    engine.compute = options.compute;
+    engine.transport = options.transport != nullptr ? options.transport : transport::HostPlugin();
+    if (apart()) engine.device.ordinal = rank % options.devices;
     engines_.push_back(Must(Engine::Create(engine), "Engine::Create"));
     engines_.back()->SetPlanSource(
         [this](const std::string& digest) -> absl::StatusOr<std::string> {

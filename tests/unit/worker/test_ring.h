@@ -13,8 +13,8 @@
 #include "server/ring/plan.h"
 #include "server/worker/engine.h"
 
-// Rings of real engines in one process: the CPU device, the host transport, memfd regions; a thread
-// per rank.
+// Rings of real engines in one process, by default on the CPU device and the host transport; memfd
+// regions; a thread per rank.
 namespace annulus::worker::testing {
 
 // A sealed memfd that the test maps, too.
@@ -38,6 +38,9 @@ class SharedMemory {
   uint64_t used_ = 0;
 };
 
+// The CPU kernels.
+const annulusComputeV1* HostDevice();
+
 // N engines in one group, connected, each with a session.
 class TestRing {
  public:
@@ -52,11 +55,16 @@ class TestRing {
     annulusLinkModel outer_link{};
     int ranks_per_node = 0;
     bool transfers_off = false;
+    const annulusComputeV1* compute = HostDevice();
+    const annulusTransportV1* transport = nullptr;  // the host transport
+    int devices = 4;                                // that ranks take in turn, where they are apart
   };
   explicit TestRing(const Options& options);
   ~TestRing();
 
   int size() const { return options_.size; }
+  // Whether the devices have memory of their own.
+  bool apart() const { return options_.compute != HostDevice(); }
   Engine& engine(int rank) { return *engines_[static_cast<size_t>(rank)]; }
   const std::string& session(int rank) const { return sessions_[static_cast<size_t>(rank)]; }
   // Moves every engine to a new epoch of the group.

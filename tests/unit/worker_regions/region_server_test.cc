@@ -188,7 +188,7 @@ TEST_F(RegionServerTest, RefusesWrongSessionsAndOperations) {
   std::memset(request.session_id, '/', sizeof(request.session_id));
   EXPECT_EQ(client.Ask(request, {fd.get()}).code(), absl::StatusCode::kInvalidArgument);
   request = Add(1);
-  request.op = 3;
+  request.op = 9;
   EXPECT_EQ(client.Ask(request, {fd.get()}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(leased(), 0u);
 }
