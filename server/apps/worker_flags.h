@@ -25,7 +25,12 @@ struct WorkerFlags {
   int threads = 1;
   std::vector<int> cpus;  // none, or one for each thread
   std::string compute_plugin = "cpu";
-  std::string transport_plugin = "host";
+  // The first is the default; an optional one is left out where it cannot be loaded.
+  struct TransportFlag {
+    std::string plugin;
+    bool optional = false;
+  };
+  std::vector<TransportFlag> transports;
   int max_requests = 8;
   double peer_timeout_seconds = 1.0;
   std::string port_file;

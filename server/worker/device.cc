@@ -43,6 +43,7 @@ absl::StatusOr<std::shared_ptr<Device>> Device::Open(const annulusComputeV1* tab
                                                  "\" has memory that the host cannot touch"));
   }
   device->description_ = info.description;
+  device->bus_id_ = info.bus_id;
   return device;
 }
 

@@ -54,6 +54,7 @@ class Device {
   const annulusComputeV1& table() const { return *table_; }
   bool asynchronous() const { return (table_->caps & ANNULUS_COMPUTE_CAP_ASYNC) != 0; }
   const std::string& description() const { return description_; }
+  const std::string& bus_id() const { return bus_id_; }  // "": not on a bus
 
   // The device's failure in words, as a Status; OK for ANNULUS_COMPUTE_OK.
   absl::Status ToStatus(annulusComputeStatus status, const char* what) const;
@@ -64,6 +65,7 @@ class Device {
   const annulusComputeV1* table_;
   annulusDevice* device_;
   std::string description_;
+  std::string bus_id_;
   std::mutex mutex_;
   std::vector<std::pair<annulusStream*, annulusEvent*>> idle_queues_;  // guarded by mutex_
 };

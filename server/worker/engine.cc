@@ -53,7 +53,7 @@ class EngineImpl final : public Engine {
     while (known < term && !term_.compare_exchange_weak(known, term)) {
     }
   }
-  absl::StatusOr<annulusTransportHandle> PrepareGroup(const GroupAssignment& assignment) override {
+  absl::StatusOr<RankHandles> PrepareGroup(const GroupAssignment& assignment) override {
     auto handle = groups_.Prepare(assignment);
     if (!handle.ok()) {
       CountIfStale(handle.status());
@@ -64,7 +64,7 @@ class EngineImpl final : public Engine {
     return handle;
   }
   absl::Status ConnectGroup(const std::string& group, uint64_t epoch,
-                            const std::vector<annulusTransportHandle>& handles) override {
+                            const std::vector<RankHandles>& handles) override {
     absl::Status connected = groups_.Connect(group, epoch, handles);
     CountIfStale(connected);
     return connected;
@@ -134,6 +134,7 @@ class EngineImpl final : public Engine {
     return use;
   }
   std::string device_description() const override { return device_->description(); }
+  std::string device_bus_id() const override { return device_->bus_id(); }
 
  private:
   absl::Status CheckFence(const Fence& fence) const;

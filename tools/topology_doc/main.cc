@@ -28,7 +28,7 @@ Workers say what they know of the machine they are on: node, host, GPU and its b
 - **Transport inside nodes.** `cuipc` where all are GPUs of one host and every two are one GPU or reach each other's memory; else `nccl`; else `host`.
 - **Transport between nodes.** `nccl` where all are GPUs, no two ranks share one (NCCL refuses that), and the versions of the library are the same, as far as they are told; else `host`.
 - **A CPU worker** among those that take part means `host`, or the one transport that all have.
-- **What is not known is not relied upon**: where nobody says how GPUs reach each other, `cuipc` is not chosen, and the reason says so. A transport that a user forces (`--transport inner=NAME,outer=NAME`) is taken, or refused with what is missing.
+- **What is not known is not relied upon**: where nobody says how GPUs reach each other, `cuipc` is not chosen, and the reason says so. A transport that a user forces (`--inner-transport NAME`, `--outer-transport NAME`) is taken, or refused with what is missing.
 - **Which hop takes which.** A hop between two ranks of a node takes the inner transport, any other the outer one, whatever ring it belongs to. If both have one name, one transport serves both.
 
 The choices for GPUs are computed here from described facts. They have not yet been run on a GPU. Workers do not report NVLink and peer access yet, so that a live cluster of GPUs gets `nccl` or `host` unless `cuipc` is asked for.

@@ -80,8 +80,11 @@ absl::StatusOr<Topology> DecideTopology(const std::vector<WorkerFacts>& members,
   std::vector<WorkerFacts> ranks =
       wish.keep_order ? members : InOrder(members, RingOrder(members, /*window=*/1));
   Topology topology;
-  topology.window = wish.window_size > 0 ? WindowChoice{wish.window_size, "asked for"}
-                                         : ChooseWindow(NodesOf(ranks, wish));
+  topology.window = ChooseWindow(NodesOf(ranks, wish));
+  if (wish.window_size > 0 && wish.window_size != topology.window.window_size) {
+    topology.window = {wish.window_size, absl::StrCat("as given; ", topology.window.window_size,
+                                                      " would suit: ", topology.window.reason)};
+  }
   if (!wish.keep_order) ranks = InOrder(members, RingOrder(members, topology.window.window_size));
   const std::vector<int> nodes = NodesOf(ranks, wish);
   ANNULUS_ASSIGN_OR_RETURN(topology.inner,

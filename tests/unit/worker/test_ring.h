@@ -52,6 +52,9 @@ class TestRing {
     annulusLinkModel outer_link{};
     int ranks_per_node = 0;
     bool transfers_off = false;
+    std::vector<const annulusTransportV1*> transports;  // none: the host's
+    std::string inner_transport;
+    std::string outer_transport;
   };
   explicit TestRing(const Options& options);
   ~TestRing();

@@ -103,7 +103,8 @@ TEST(Topology, WishesAreHonouredOrRefused) {
 TEST(TopologyText, ShowsTheDecisionsTheTableAndThePicture) {
   const auto topology = DecideTopology(Bridged({{0, 1}, {2, 3}}), {.window_size = 2});
   const std::string text = TopologyToText(*topology);
-  EXPECT_THAT(text, HasSubstr("4 ranks on 1 node\nwindow 2: asked for\n"));
+  EXPECT_THAT(text, HasSubstr("4 ranks on 1 node\nwindow 2: as given; 4 would suit: all 4 ranks "
+                              "are on one node: one ring\n"));
   EXPECT_THAT(text, HasSubstr("inside nodes: host: through host memory; not cuipc: not loaded"));
   EXPECT_THAT(text, HasSubstr("between nodes: -: all ranks are on one node"));
   EXPECT_THAT(text, HasSubstr("     0 ===   1\n     |       |\n     2 ===   3\n"));
