@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "server/ring/topology/presets.h"
 
 namespace annulus::rpc {
@@ -13,7 +15,8 @@ using testing::HasSubstr;
 
 TEST(FactsConvert, ComesBackAsItWent) {
   for (const ring::TopologyPreset& preset : ring::TopologyPresets()) {
-    for (ring::WorkerFacts facts : ring::PresetFacts(preset.name).value()) {
+    const std::vector<ring::WorkerFacts> workers = ring::PresetFacts(preset.name).value();
+    for (ring::WorkerFacts facts : workers) {
       facts.gpu_uuid = "GPU-1";
       const auto again = FactsFromProto(FactsToProto(facts));
       ASSERT_TRUE(again.ok()) << again.status();
