@@ -9,6 +9,7 @@ find_package(prometheus-cpp REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
 pkg_check_modules(isal REQUIRED IMPORTED_TARGET libisal)
+pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
 if(ANNULUS_WITH_GRPC)
   find_package(Protobuf REQUIRED)  # FindProtobuf must come before gRPC's config
   find_package(gRPC CONFIG REQUIRED)

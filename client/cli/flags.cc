@@ -115,6 +115,10 @@ void AddExecutionFlags(CLI::App* app, RunFlags* flags) {
       ->check(CLI::Range(1, 4096));
   app->add_flag("--transfers-off", flags->transfers_off,
                 "Measures compute alone: nothing is moved and the results are wrong by intent");
+  app->add_option("--inner-transport", flags->inner_transport,
+                  "Transport plugin inside nodes (default: the coordinator's choice)");
+  app->add_option("--outer-transport", flags->outer_transport,
+                  "Transport plugin between nodes (default: the coordinator's choice)");
   app->add_option("--deadline", flags->deadline, "Of each call, such as 30s (default 600s)");
 }
 
@@ -188,6 +192,8 @@ absl::StatusOr<client::GroupOptions> GroupFromFlags(const RunFlags& flags) {
   options.window_size = flags.shape.cp_window_size;
   options.ranks_per_node = flags.ranks_per_node;
   options.transfers_off = flags.transfers_off;
+  options.inner_transport = flags.inner_transport;
+  options.outer_transport = flags.outer_transport;
   if (!flags.emulate_link.empty()) {
     const auto links = ParseEmulatedLinks(flags.emulate_link);
     if (!links.ok()) return UsageErrorIn("--emulate-link", links.status());

@@ -48,6 +48,7 @@ struct RunFlags {
   std::string emulate_link;
   int ranks_per_node = 0;
   bool transfers_off = false;
+  std::string inner_transport, outer_transport;  // "": the coordinator's choice
   int repeat = 1;
   std::string deadline = "600s";
   std::string input, output, trace, report;

@@ -27,6 +27,8 @@ constexpr Entry kCommands[] = {
     {"up", "A local cluster in the foreground, until Ctrl-C", AddUpCommand},
     {"workers", "Lists the workers of a cluster", AddWorkersCommand},
     {"groups", "Lists the groups of a cluster", AddGroupsCommand},
+    {"topology", "Who sits where in a ring, over what its hops go, and why; live or described",
+     AddTopologyCommand},
     {"trace", "Draws a timeline that run --trace wrote", AddTraceCommand},
     {"bench", "Speed of the kernels, or of a ring, as a share of what the processor can do",
      AddBenchCommand},

@@ -28,6 +28,8 @@ v1::EnsureGroupRequest ToProto(const GroupOptions& options) {
   to->mutable_outer_link()->set_latency_seconds(options.outer_link.latency_seconds);
   to->set_transfers_off(options.transfers_off);
   for (const std::string& member : options.members) to->add_members(member);
+  to->set_inner_transport(options.inner_transport);
+  to->set_outer_transport(options.outer_transport);
   return request;
 }
 

@@ -10,6 +10,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "server/apps/cpu_list.h"
 #include "server/base/status_macros.h"
 
@@ -24,6 +27,7 @@ struct RawFlags {
   uint64_t memory_limit = uint64_t{8} << 30;
   int threads = 0;  // not said
   std::string cpus;
+  std::string transports = "host";
 };
 
 void DeclareAddresses(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
@@ -91,8 +95,9 @@ void DeclareResources(CLI::App& app, WorkerFlags& flags, RawFlags& raw) {
                  "seconds of silence after which a peer is lost")
       ->check(CLI::Range(0.05, 3600.0))
       ->capture_default_str();
-  app.add_option("--transport-plugin", flags.transport_plugin,
-                 "name or path of the transport plugin")
+  app.add_option("--transport-plugin", raw.transports,
+                 "names or paths of transport plugins, such as host,cuipc?,nccl?; the first is the "
+                 "default, one with a ? may be missing")
       ->envname("ANNULUS_TRANSPORT_PLUGIN")
       ->capture_default_str();
 }
@@ -148,7 +153,21 @@ absl::Status CompleteThreads(const RawFlags& raw, WorkerFlags* flags) {
                                                  flags->device.threads, " threads, got ", count));
 }
 
+absl::Status CompleteTransports(const RawFlags& raw, WorkerFlags* flags) {
+  for (absl::string_view plugin : absl::StrSplit(raw.transports, ',')) {
+    const bool optional = absl::ConsumeSuffix(&plugin, "?");
+    if (plugin.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--transport-plugin: expected names or paths with commas between, got \"",
+                       raw.transports, "\""));
+    }
+    flags->transports.push_back({std::string(plugin), optional});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Complete(const RawFlags& raw, WorkerFlags* flags) {
+  ANNULUS_RETURN_IF_ERROR(CompleteTransports(raw, flags));
   ANNULUS_RETURN_IF_ERROR(CompleteThreads(raw, flags));
   ANNULUS_ASSIGN_OR_RETURN(flags->coordinator, ParseAddress("--coordinator", raw.coordinator));
   ANNULUS_ASSIGN_OR_RETURN(flags->listen, ParseAddress("--listen", raw.listen));

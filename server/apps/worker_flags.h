@@ -24,7 +24,12 @@ struct WorkerFlags {
   uint64_t memory_limit_bytes = 0;
   worker::DeviceOptions device;
   std::string compute_plugin = "cpu";
-  std::string transport_plugin = "host";
+  // The first is the default; an optional one is left out where it cannot be loaded.
+  struct TransportFlag {
+    std::string plugin;
+    bool optional = false;
+  };
+  std::vector<TransportFlag> transports;
   int max_requests = 8;
   double peer_timeout_seconds = 1.0;
   std::string port_file;

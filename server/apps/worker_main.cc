@@ -17,7 +17,9 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/compute_plugin.h"
 #include "server/apps/process.h"
+#include "server/apps/worker_facts.h"
 #include "server/apps/worker_flags.h"
+#include "server/apps/worker_transports.h"
 #include "server/base/plugin_library.h"
 #include "server/base/status_macros.h"
 #include "server/metrics/prometheus/metrics_server.h"
@@ -78,18 +80,17 @@ class WorkerDaemon {
                              PluginLibrary::Load("compute", flags_.compute_plugin));
     ANNULUS_ASSIGN_OR_RETURN(compute_,
                              compute_library_.Find<annulusComputeV1>(ANNULUS_COMPUTE_V1_SYMBOL));
-    ANNULUS_ASSIGN_OR_RETURN(transport_library_,
-                             PluginLibrary::Load("transport", flags_.transport_plugin));
-    ANNULUS_ASSIGN_OR_RETURN(
-        transport_, transport_library_.Find<annulusTransportV1>(ANNULUS_TRANSPORT_V1_SYMBOL));
+    ANNULUS_ASSIGN_OR_RETURN(transports_, LoadTransports(flags_.transports));
     return absl::OkStatus();
   }
 
   absl::Status StartEngine() {
-    ANNULUS_ASSIGN_OR_RETURN(metrics_, metrics::PrometheusMetrics::Create(
-                                           metrics::Daemon::kWorker,
-                                           {ANNULUS_VERSION, compute_->name, transport_->name}));
-    engine_metrics_ = std::make_unique<worker::EngineMetrics>(metrics_.get(), transport_->name);
+    ANNULUS_ASSIGN_OR_RETURN(metrics_,
+                             metrics::PrometheusMetrics::Create(
+                                 metrics::Daemon::kWorker,
+                                 {ANNULUS_VERSION, compute_->name, transports_.front()->name}));
+    engine_metrics_ =
+        std::make_unique<worker::EngineMetrics>(metrics_.get(), transports_.front()->name);
     worker::EngineOptions options;
     options.name = flags_.name;
     options.incarnation = incarnation_;
@@ -100,7 +101,7 @@ class WorkerDaemon {
     options.device = flags_.device;
     options.peer_timeout_seconds = flags_.peer_timeout_seconds;
     options.compute = compute_;
-    options.transport = transport_;
+    options.transports = transports_;
     ANNULUS_ASSIGN_OR_RETURN(engine_, worker::Engine::Create(options));
     engine_->SetObserver(engine_metrics_.get());
     return absl::OkStatus();
@@ -144,8 +145,9 @@ class WorkerDaemon {
     options.identity.metrics_address = metrics_address_;
     options.identity.memory_limit_bytes = flags_.memory_limit_bytes;
     options.identity.compute_device = engine_->device_description();
-    options.identity.transport = transport_->name;
+    options.identity.transport = transports_.front()->name;
     options.identity.version = ANNULUS_VERSION;
+    options.identity.facts = CollectFacts(compute_->name, engine_->device_bus_id(), transports_);
     options.on_connected = [this](bool connected) { server_->SetReady(connected); };
     session_ = rpc::CoordinatorSession::Start(options, engine_.get(), metrics_.get());
   }
@@ -162,9 +164,8 @@ class WorkerDaemon {
   const WorkerFlags flags_;
   const uint64_t incarnation_ = RandomIncarnation();
   PluginLibrary compute_library_;
-  PluginLibrary transport_library_;
   const annulusComputeV1* compute_ = nullptr;
-  const annulusTransportV1* transport_ = nullptr;
+  std::vector<const annulusTransportV1*> transports_;
   std::unique_ptr<metrics::PrometheusMetrics> metrics_;
   std::unique_ptr<worker::EngineMetrics> engine_metrics_;
   std::unique_ptr<worker::Engine> engine_;

@@ -26,6 +26,7 @@ struct SendPrepare {
   int rank = 0;
   GroupOptions options;
   SharedRoster roster;
+  SharedTopology topology;
 };
 
 struct SendConnect {
@@ -33,6 +34,7 @@ struct SendConnect {
   std::string group;
   uint64_t epoch = 0;
   SharedHandles handles;
+  SharedHandles outer_handles;  // null: one transport serves both levels
 };
 
 struct SendFault {
@@ -59,7 +61,8 @@ struct GroupView {
   GroupPhase phase = GroupPhase::kWaiting;
   uint64_t term = 0;
   uint64_t epoch = 0;
-  SharedRoster roster;  // null while waiting for workers
+  SharedRoster roster;      // null while waiting for workers
+  SharedTopology topology;  // null while waiting for workers
   std::optional<Verdict> last_fault;
 };
 

@@ -25,8 +25,8 @@ void Answer(Turn& turn, CallId call, absl::Status status) {
 // Why the group is not what the call waited for.
 absl::Status NotReady(const State& state, const Group& group, uint64_t after_epoch, TimeMs now) {
   if (group.phase == GroupPhase::kWaiting) {
-    const auto chosen = ChooseMembers(state, group, now);
-    if (!chosen.ok()) return chosen.status();
+    const auto placed = PlaceMembers(state, group, now);
+    if (!placed.ok()) return placed.status();
   }
   std::string text = absl::StrCat("group '", group.name, "' is ", GroupPhaseName(group.phase),
                                   " at epoch ", group.epoch);
@@ -139,6 +139,11 @@ void AnswerReadyCalls(Turn& turn, const Group& group) {
     turn.Do(AnswerCall{it->first, absl::OkStatus(), ViewOf(turn.state, group)});
     it = calls.erase(it);
   }
+}
+
+void RefuseGroupCalls(Turn& turn, const std::string& group, const absl::Status& status) {
+  AnswerGroupCalls(turn, group, status);
+  RemoveIfUnwanted(turn, group);
 }
 
 void AnswerGroupCalls(Turn& turn, const std::string& group, const absl::Status& status) {

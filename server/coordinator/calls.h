@@ -25,4 +25,7 @@ void AnswerReadyCalls(Turn& turn, const Group& group);
 // Answers every call that waits for the group with an error.
 void AnswerGroupCalls(Turn& turn, const std::string& group, const absl::Status& status);
 
+// The same, and forgets the group if it was never READY: nobody wants it any more.
+void RefuseGroupCalls(Turn& turn, const std::string& group, const absl::Status& status);
+
 }  // namespace annulus::coordinator

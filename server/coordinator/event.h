@@ -33,7 +33,8 @@ struct GroupPrepared {
   std::string group;
   uint64_t epoch = 0;
   std::string transport_handle;
-  std::string error;  // not empty: could not
+  std::string error;                   // not empty: could not
+  std::string outer_transport_handle;  // "": one transport serves both levels
 };
 
 struct GroupConnected {

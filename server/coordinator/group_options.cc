@@ -90,6 +90,12 @@ absl::StatusOr<GroupOptions> NormaliseOptions(GroupOptions options) {
   ANNULUS_RETURN_IF_ERROR(CheckLink("inner", options.inner_link));
   ANNULUS_RETURN_IF_ERROR(CheckLink("outer", options.outer_link));
   ANNULUS_RETURN_IF_ERROR(CheckMembers(options));
+  if (!options.inner_transport.empty()) {
+    ANNULUS_RETURN_IF_ERROR(CheckName("inner transport", options.inner_transport));
+  }
+  if (!options.outer_transport.empty()) {
+    ANNULUS_RETURN_IF_ERROR(CheckName("outer transport", options.outer_transport));
+  }
   return options;
 }
 
@@ -106,6 +112,12 @@ std::string DescribeOptions(const GroupOptions& options) {
     absl::StrAppend(&text, ", outer link ", DescribeLink(options.outer_link));
   }
   if (options.transfers_off) absl::StrAppend(&text, ", transfers off");
+  if (!options.inner_transport.empty()) {
+    absl::StrAppend(&text, ", inner transport ", options.inner_transport);
+  }
+  if (!options.outer_transport.empty()) {
+    absl::StrAppend(&text, ", outer transport ", options.outer_transport);
+  }
   if (!options.members.empty()) {
     absl::StrAppend(&text, ", members ", absl::StrJoin(options.members, " "));
   }

@@ -40,14 +40,20 @@ void Leave(State& state, const Member& member, const std::string& group) {
   }
 }
 
-void Form(Turn& turn, Group& group, const std::vector<std::string>& names) {
+std::string ChoiceText(const ring::TransportChoice& choice) {
+  return absl::StrCat(choice.name.empty() ? "-" : choice.name, " (", choice.reason, ")");
+}
+
+void Form(Turn& turn, Group& group, SharedTopology topology) {
   State& state = turn.state;
   group.epoch = std::max({state.term, state.epoch_floor, group.epoch}) + 1;
   group.phase = GroupPhase::kPreparing;
   group.phase_deadline_ms = turn.now + turn.settings.prepare_timeout_ms;
   auto roster = std::make_shared<Roster>();
   std::set<SessionId> seated;
-  for (const std::string& name : names) {
+  std::vector<std::string> names;
+  for (const ring::Seat& seat : topology->seats) {
+    const std::string& name = names.emplace_back(seat.facts.worker);
     Worker& worker = state.workers.at(name);
     worker.groups.insert(group.name);
     roster->push_back(worker.identity);
@@ -55,6 +61,7 @@ void Form(Turn& turn, Group& group, const std::vector<std::string>& names) {
     seated.insert(worker.session);
   }
   group.roster = roster;
+  group.topology = std::move(topology);
   for (const FormerMember& former : group.former) {
     if (seated.count(former.session) != 0) continue;
     LetGo(turn, group, former.worker, former.session, former.epoch);
@@ -62,20 +69,30 @@ void Form(Turn& turn, Group& group, const std::vector<std::string>& names) {
   group.former.clear();
   for (size_t rank = 0; rank < group.members.size(); ++rank) {
     turn.Do(SendPrepare{group.members[rank].session, group.name, group.epoch,
-                        static_cast<int>(rank), group.options, group.roster});
+                        static_cast<int>(rank), group.options, group.roster, group.topology});
   }
   turn.Info(absl::StrCat("group ", group.name, ": epoch ", group.epoch, " forming on ",
-                         MemberList(names)));
+                         MemberList(names), "; inside nodes ", ChoiceText(group.topology->inner),
+                         ", between nodes ", ChoiceText(group.topology->outer), ", window ",
+                         group.topology->window.window_size, " (", group.topology->window.reason,
+                         ")"));
 }
 
 void BeginConnecting(Turn& turn, Group& group) {
   auto handles = std::make_shared<std::vector<std::string>>();
-  for (const Member& member : group.members) handles->push_back(member.transport_handle);
+  auto outer = std::make_shared<std::vector<std::string>>();
+  for (const Member& member : group.members) {
+    handles->push_back(member.transport_handle);
+    outer->push_back(member.outer_transport_handle);
+  }
+  const bool by_level = std::any_of(outer->begin(), outer->end(),
+                                    [](const std::string& handle) { return !handle.empty(); });
   group.phase = GroupPhase::kConnecting;
   group.phase_deadline_ms = turn.now + turn.settings.connect_timeout_ms;
   const SharedHandles shared = std::move(handles);
+  const SharedHandles shared_outer = by_level ? SharedHandles(std::move(outer)) : nullptr;
   for (const Member& member : group.members) {
-    turn.Do(SendConnect{member.session, group.name, group.epoch, shared});
+    turn.Do(SendConnect{member.session, group.name, group.epoch, shared, shared_outer});
   }
 }
 
@@ -106,6 +123,7 @@ void Disband(Turn& turn, Group& group) {
   }
   group.members.clear();
   group.roster.reset();
+  group.topology.reset();
   group.suspicion.reset();
   group.phase = GroupPhase::kWaiting;
 }
@@ -138,6 +156,7 @@ void OnPrepared(Turn& turn, const GroupPrepared& prepared) {
   }
   group.members[seat.rank].prepared = true;
   group.members[seat.rank].transport_handle = prepared.transport_handle;
+  group.members[seat.rank].outer_transport_handle = prepared.outer_transport_handle;
   const bool all = std::all_of(group.members.begin(), group.members.end(),
                                [](const Member& member) { return member.prepared; });
   if (all) BeginConnecting(turn, group);
@@ -162,11 +181,19 @@ void OnConnected(Turn& turn, const GroupConnected& connected) {
 }
 
 void FormGroups(Turn& turn) {
+  std::vector<std::pair<std::string, absl::Status>> refused;
   for (auto& [name, group] : turn.state.groups) {
     if (group.phase != GroupPhase::kWaiting || turn.now < group.retry_ms) continue;
-    const auto names = ChooseMembers(turn.state, group, turn.now);
-    if (names.ok()) Form(turn, group, *names);
+    auto topology = PlaceMembers(turn.state, group, turn.now);
+    if (topology.ok()) {
+      Form(turn, group, *std::move(topology));
+    } else if (absl::IsFailedPrecondition(topology.status())) {
+      // Waiting does not help those who ask, but other workers may come.
+      group.retry_ms = turn.now + turn.settings.backoff_max_ms;
+      refused.emplace_back(name, topology.status());
+    }
   }
+  for (const auto& [name, why] : refused) RefuseGroupCalls(turn, name, why);
 }
 
 void LapsePhases(Turn& turn) {

@@ -2,12 +2,16 @@
 #include "server/coordinator/placement.h"
 
 #include <algorithm>
+#include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/base/fault_info.h"
+#include "server/base/status_macros.h"
 
 namespace annulus::coordinator {
 namespace {
@@ -34,8 +38,6 @@ absl::StatusOr<std::vector<std::string>> ExplicitMembers(const State& state, con
                    absl::StrCat("; missing: ", absl::StrJoin(missing, ", ")));
 }
 
-}  // namespace
-
 absl::StatusOr<std::vector<std::string>> ChooseMembers(const State& state, const Group& group,
                                                        TimeMs now) {
   if (!group.options.members.empty()) return ExplicitMembers(state, group);
@@ -52,12 +54,38 @@ absl::StatusOr<std::vector<std::string>> ChooseMembers(const State& state, const
   }
   std::sort(candidates.begin(), candidates.end());
   candidates.resize(need);
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return std::get<2>(a) < std::get<2>(b); });
   std::vector<std::string> names;
   names.reserve(need);
   for (Candidate& candidate : candidates) names.push_back(std::move(std::get<2>(candidate).second));
   return names;
+}
+
+ring::WorkerFacts FactsOf(const WorkerIdentity& identity) {
+  ring::WorkerFacts facts = identity.facts;
+  facts.worker = identity.name;
+  facts.node = identity.node;
+  facts.host_id = identity.host_id;
+  // One of a version that does not say more.
+  if (facts.transports.empty() && !identity.transport.empty()) {
+    facts.transports.push_back({identity.transport, ""});
+  }
+  return facts;
+}
+
+}  // namespace
+
+absl::StatusOr<SharedTopology> PlaceMembers(const State& state, const Group& group, TimeMs now) {
+  ANNULUS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ChooseMembers(state, group, now));
+  std::vector<ring::WorkerFacts> facts;
+  facts.reserve(names.size());
+  for (const std::string& name : names) facts.push_back(FactsOf(state.workers.at(name).identity));
+  const ring::TopologyWish wish{.window_size = group.options.window_size,
+                                .keep_order = !group.options.members.empty(),
+                                .ranks_per_node = group.options.ranks_per_node,
+                                .inner_transport = group.options.inner_transport,
+                                .outer_transport = group.options.outer_transport};
+  ANNULUS_ASSIGN_OR_RETURN(ring::Topology topology, ring::DecideTopology(facts, wish));
+  return std::make_shared<const ring::Topology>(std::move(topology));
 }
 
 }  // namespace annulus::coordinator

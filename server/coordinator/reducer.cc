@@ -59,6 +59,7 @@ GroupView ViewOf(const State& state, const Group& group) {
                    .term = state.term,
                    .epoch = group.epoch,
                    .roster = group.roster,
+                   .topology = group.topology,
                    .last_fault = group.last_fault};
 }
 

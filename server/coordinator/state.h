@@ -34,6 +34,7 @@ struct Member {
   bool prepared = false;
   bool connected = false;
   std::string transport_handle;
+  std::string outer_transport_handle;
   int last_step = -1;  // last heard of in this epoch
 };
 
@@ -64,6 +65,7 @@ struct Group {
   uint64_t epoch = 0;           // current, or last if waiting; 0: none yet
   std::vector<Member> members;  // in rank order; empty while waiting
   SharedRoster roster;
+  SharedTopology topology;       // null while waiting
   TimeMs phase_deadline_ms = 0;  // kPreparing, kConnecting
   TimeMs ready_since_ms = 0;     // kReady
   bool was_ready = false;        // ever

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "server/ring/topology/topology.h"
+
 namespace annulus::coordinator {
 
 // Milliseconds on a monotonic clock of the caller's choice; only differences matter.
@@ -50,8 +52,9 @@ struct WorkerIdentity {
   std::string metrics_address;
   uint64_t memory_limit_bytes = 0;
   std::string compute_device;
-  std::string transport;
+  std::string transport;  // its first
   std::string version;
+  ring::WorkerFacts facts;  // of its device, adapters and transports; name, node and host above
 };
 
 struct LinkModel {
@@ -68,6 +71,8 @@ struct GroupOptions {
   LinkModel outer_link;
   bool transfers_off = false;
   std::vector<std::string> members;  // in rank order; empty: chosen here
+  std::string inner_transport;       // "": chosen here
+  std::string outer_transport;
   friend bool operator==(const GroupOptions&, const GroupOptions&) = default;
 };
 
@@ -109,6 +114,7 @@ const char* GroupPhaseName(GroupPhase phase);
 // The members of one epoch in rank order. Shared, for it goes to every one of them.
 using Roster = std::vector<WorkerIdentity>;
 using SharedRoster = std::shared_ptr<const Roster>;
+using SharedTopology = std::shared_ptr<const ring::Topology>;
 using SharedHandles = std::shared_ptr<const std::vector<std::string>>;
 
 }  // namespace annulus::coordinator

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "server/base/status_macros.h"
 #include "server/coordinator/group_options.h"
+#include "server/rpc/facts_convert.h"
 
 namespace annulus::rpc {
 namespace {
@@ -68,11 +69,13 @@ absl::StatusOr<coordinator::Event> PreparedFromProto(coordinator::SessionId sess
                                    .group = prepared.group(),
                                    .epoch = prepared.epoch(),
                                    .transport_handle = prepared.transport_handle(),
-                                   .error = Cut(prepared.error(), kMessageBytesMax)};
-  if (event.transport_handle.size() > kHandleBytesMax) {
+                                   .error = Cut(prepared.error(), kMessageBytesMax),
+                                   .outer_transport_handle = prepared.outer_transport_handle()};
+  for (std::string* handle : {&event.transport_handle, &event.outer_transport_handle}) {
+    if (handle->size() <= kHandleBytesMax) continue;
     event.error = absl::StrCat("transport handle: expected at most ", kHandleBytesMax,
-                               " bytes, got ", event.transport_handle.size());
-    event.transport_handle.clear();
+                               " bytes, got ", handle->size());
+    handle->clear();
   }
   return event;
 }
@@ -96,6 +99,19 @@ void OptionsToProto(const coordinator::GroupOptions& options, v1::GroupOptions* 
   *out->mutable_outer_link() = LinkToProto(options.outer_link);
   out->set_transfers_off(options.transfers_off);
   for (const std::string& member : options.members) out->add_members(member);
+  out->set_inner_transport(options.inner_transport);
+  out->set_outer_transport(options.outer_transport);
+}
+
+void ChoiceToProto(const ring::TransportChoice& choice, v1::GroupTopology::Choice* out) {
+  out->set_transport(choice.name);
+  out->set_reason(choice.reason);
+}
+
+void TopologyToProto(const ring::Topology& topology, v1::GroupTopology* out) {
+  ChoiceToProto(topology.inner, out->mutable_inner());
+  ChoiceToProto(topology.outer, out->mutable_outer());
+  out->set_window_reason(topology.window.reason);
 }
 
 void MemberToProto(int rank, const coordinator::WorkerIdentity& identity, v1::GroupMember* out) {
@@ -137,6 +153,7 @@ struct CommandWriter {
     for (size_t rank = 0; rank < action.roster->size(); ++rank) {
       MemberToProto(static_cast<int>(rank), (*action.roster)[rank], prepare->add_members());
     }
+    TopologyToProto(*action.topology, prepare->mutable_topology());
     return true;
   }
   bool operator()(const coordinator::SendConnect& action) const {
@@ -144,6 +161,10 @@ struct CommandWriter {
     connect->set_group(action.group);
     connect->set_epoch(action.epoch);
     for (const std::string& handle : *action.handles) connect->add_transport_handles(handle);
+    if (action.outer_handles == nullptr) return true;
+    for (const std::string& handle : *action.outer_handles) {
+      connect->add_outer_transport_handles(handle);
+    }
     return true;
   }
   bool operator()(const coordinator::SendFault& action) const {
@@ -175,6 +196,7 @@ absl::StatusOr<coordinator::WorkerIdentity> IdentityFromProto(const v1::WorkerHe
       CheckText("region_socket", hello.region_socket(), kSocketPathBytesMax, false));
   ANNULUS_RETURN_IF_ERROR(
       CheckText("metrics_address", hello.metrics_address(), kTextBytesMax, false));
+  ANNULUS_ASSIGN_OR_RETURN(ring::WorkerFacts facts, FactsFromProto(hello.facts()));
   return coordinator::WorkerIdentity{
       .name = hello.name(),
       .incarnation = hello.incarnation(),
@@ -187,6 +209,7 @@ absl::StatusOr<coordinator::WorkerIdentity> IdentityFromProto(const v1::WorkerHe
       .compute_device = Cut(hello.compute_device(), kTextBytesMax),
       .transport = Cut(hello.transport(), kTextBytesMax),
       .version = Cut(hello.version(), kTextBytesMax),
+      .facts = std::move(facts),
   };
 }
 
@@ -228,7 +251,9 @@ coordinator::GroupOptions OptionsFromProto(const v1::GroupOptions& options) {
           .inner_link = LinkFromProto(options.inner_link()),
           .outer_link = LinkFromProto(options.outer_link()),
           .transfers_off = options.transfers_off(),
-          .members = {options.members().begin(), options.members().end()}};
+          .members = {options.members().begin(), options.members().end()},
+          .inner_transport = options.inner_transport(),
+          .outer_transport = options.outer_transport()};
 }
 
 bool CommandToProto(const coordinator::Action& action, v1::WorkerCommand* command) {
@@ -250,6 +275,14 @@ void GroupToProto(const coordinator::GroupView& view, v1::Group* group) {
       MemberToProto(static_cast<int>(rank), (*view.roster)[rank], group->add_members());
     }
   }
+  if (view.topology != nullptr) {
+    TopologyToProto(*view.topology, group->mutable_topology());
+    for (v1::GroupMember& member : *group->mutable_members()) {
+      const ring::NicChoice& nic = view.topology->seats[static_cast<size_t>(member.rank())].nic;
+      member.set_nic(nic.nic);
+      member.set_nic_reason(nic.reason);
+    }
+  }
   if (view.last_fault) FaultToProto(*view.last_fault, group->mutable_last_fault());
 }
 
@@ -268,6 +301,7 @@ void WorkerToProto(const coordinator::Worker& worker, coordinator::TimeMs now,
   hello->set_compute_device(identity.compute_device);
   hello->set_transport(identity.transport);
   hello->set_version(identity.version);
+  *hello->mutable_facts() = FactsToProto(identity.facts);
   info->set_state(worker.live ? v1::WorkerInfo::STATE_LIVE : v1::WorkerInfo::STATE_LOST);
   info->set_heartbeat_age_ms(now - worker.last_beat_ms);
   info->set_used_bytes(worker.used_bytes);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "annulus/v1/coordinator.grpc.pb.h"
 #include "server/rpc/channel_args.h"
+#include "server/rpc/facts_convert.h"
 #include "server/rpc/status_codec.h"
 #include "server/rpc/worker_command_queue.h"
 #include "server/rpc/worker_group_convert.h"
@@ -41,6 +42,7 @@ v1::WorkerMessage Hello(const WorkerIdentity& identity) {
   hello->set_compute_device(identity.compute_device);
   hello->set_transport(identity.transport);
   hello->set_version(identity.version);
+  *hello->mutable_facts() = FactsToProto(identity.facts);
   return message;
 }
 

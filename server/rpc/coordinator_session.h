@@ -8,6 +8,7 @@
 #include <string>
 
 #include "server/metrics/metric_sink.h"
+#include "server/ring/topology/facts.h"
 #include "server/worker/engine.h"
 
 namespace annulus::rpc {
@@ -25,6 +26,7 @@ struct WorkerIdentity {
   std::string compute_device;
   std::string transport;
   std::string version;
+  ring::WorkerFacts facts;
 };
 
 struct CoordinatorSessionOptions {

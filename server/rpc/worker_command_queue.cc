@@ -98,9 +98,9 @@ v1::GroupPrepared WorkerCommandQueue::Prepare(const v1::PrepareGroup& prepare) {
   out.set_epoch(prepare.epoch());
   const auto act = [&]() -> absl::Status {
     ANNULUS_ASSIGN_OR_RETURN(worker::GroupAssignment assignment, AssignmentFromProto(prepare));
-    ANNULUS_ASSIGN_OR_RETURN(const annulusTransportHandle handle,
-                             engine_->PrepareGroup(assignment));
-    out.set_transport_handle(HandleToBytes(handle));
+    ANNULUS_ASSIGN_OR_RETURN(const worker::RankHandles handles, engine_->PrepareGroup(assignment));
+    out.set_transport_handle(HandleToBytes(handles.inner));
+    if (handles.outer) out.set_outer_transport_handle(HandleToBytes(*handles.outer));
     prepared_[prepare.group()] = std::move(assignment);
     return absl::OkStatus();
   };

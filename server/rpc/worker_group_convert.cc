@@ -56,6 +56,18 @@ absl::Status CheckRanks(const v1::PrepareGroup& prepare) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<annulusTransportHandle> HandleFromBytes(const char* field, int rank,
+                                                       const std::string& bytes) {
+  annulusTransportHandle handle{};
+  if (bytes.size() > sizeof(handle.bytes)) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": expected at most ",
+                                                   sizeof(handle.bytes), " bytes each, got ",
+                                                   bytes.size(), " for rank ", rank));
+  }
+  std::memcpy(handle.bytes, bytes.data(), bytes.size());
+  return handle;
+}
+
 }  // namespace
 
 absl::StatusOr<worker::GroupAssignment> AssignmentFromProto(const v1::PrepareGroup& prepare) {
@@ -72,6 +84,8 @@ absl::StatusOr<worker::GroupAssignment> AssignmentFromProto(const v1::PrepareGro
   out.window_size = options.window_size() == 0 ? options.size() : options.window_size();
   out.ranks_per_node = options.ranks_per_node();
   out.transfers_off = options.transfers_off();
+  out.inner_transport = prepare.topology().inner().transport();
+  out.outer_transport = prepare.topology().outer().transport();
   for (const v1::GroupMember& member : prepare.members()) {
     out.workers.push_back(member.worker());
     out.nodes.push_back(member.node());
@@ -80,23 +94,25 @@ absl::StatusOr<worker::GroupAssignment> AssignmentFromProto(const v1::PrepareGro
   return out;
 }
 
-absl::StatusOr<std::vector<annulusTransportHandle>> HandlesFromProto(
-    const v1::ConnectGroup& connect) {
-  if (connect.transport_handles_size() > kMaxRanks) {
-    return absl::InvalidArgumentError(absl::StrCat("transport_handles: expected at most ",
-                                                   kMaxRanks, ", got ",
-                                                   connect.transport_handles_size()));
+absl::StatusOr<std::vector<worker::RankHandles>> HandlesFromProto(const v1::ConnectGroup& connect) {
+  const int ranks = connect.transport_handles_size();
+  if (ranks > kMaxRanks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("transport_handles: expected at most ", kMaxRanks, ", got ", ranks));
   }
-  std::vector<annulusTransportHandle> handles;
-  for (const std::string& bytes : connect.transport_handles()) {
-    if (bytes.size() > ANNULUS_TRANSPORT_HANDLE_BYTES) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("transport_handles: expected at most ", ANNULUS_TRANSPORT_HANDLE_BYTES,
-                       " bytes each, got ", bytes.size(), " for rank ", handles.size()));
-    }
-    annulusTransportHandle& handle = handles.emplace_back();
-    std::memset(&handle, 0, sizeof(handle));
-    std::memcpy(handle.bytes, bytes.data(), bytes.size());
+  const int outer_ranks = connect.outer_transport_handles_size();
+  if (outer_ranks != 0 && outer_ranks != ranks) {
+    return absl::InvalidArgumentError(absl::StrCat("outer_transport_handles: expected none or ",
+                                                   ranks, ", one per rank, got ", outer_ranks));
+  }
+  std::vector<worker::RankHandles> handles(static_cast<size_t>(ranks));
+  for (int rank = 0; rank < ranks; ++rank) {
+    worker::RankHandles& of_rank = handles[static_cast<size_t>(rank)];
+    ANNULUS_ASSIGN_OR_RETURN(
+        of_rank.inner, HandleFromBytes("transport_handles", rank, connect.transport_handles(rank)));
+    if (outer_ranks == 0 || connect.outer_transport_handles(rank).empty()) continue;
+    ANNULUS_ASSIGN_OR_RETURN(of_rank.outer, HandleFromBytes("outer_transport_handles", rank,
+                                                            connect.outer_transport_handles(rank)));
   }
   return handles;
 }

@@ -17,10 +17,9 @@ namespace annulus::rpc {
 // order, a window that does not divide the group, a link model that is not finite and >= 0.
 absl::StatusOr<worker::GroupAssignment> AssignmentFromProto(const v1::PrepareGroup& prepare);
 
-// INVALID_ARGUMENT: a handle longer than the 128 bytes that a transport may have. Shorter ones are
-// padded with zeros.
-absl::StatusOr<std::vector<annulusTransportHandle>> HandlesFromProto(
-    const v1::ConnectGroup& connect);
+// INVALID_ARGUMENT: a handle longer than the 128 bytes that a transport may have, or outer handles
+// of some ranks alone. Shorter ones are padded with zeros.
+absl::StatusOr<std::vector<worker::RankHandles>> HandlesFromProto(const v1::ConnectGroup& connect);
 std::string HandleToBytes(const annulusTransportHandle& handle);
 
 worker::FaultVerdict VerdictFromProto(const v1::GroupFault& fault);

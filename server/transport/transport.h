@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,16 @@
 //   ANNULUS_ASSIGN_OR_RETURN(auto transport, Transport::Open(table, options));
 //   ... transport->handle() goes to the coordinator, the handles of all ranks come back ...
 //   ANNULUS_RETURN_IF_ERROR(transport->Connect(handles, deadline_ns));
+//
+// A group may have one transport inside nodes and another between them. Both are opened here, and
+// a transfer takes the one of its peer's level:
+//
+//   Transport::OpenByLevel({inner_table, outer_table}, levels, options)
+//   ... handle() and outer_handle() go out, both lists come back ...
+//   transport->ConnectByLevel(handles, outer_handles, deadline_ns)
+//
+// In either case:
+//
 //   ANNULUS_ASSIGN_OR_RETURN(Request request, transport->IRecv(peer, tag, segments, deadline_ns));
 //   ANNULUS_RETURN_IF_ERROR(transport->Wait(absl::MakeSpan(&request, 1)).front().status);
 namespace annulus::transport {
@@ -76,15 +88,26 @@ class Transport {
   // `table` must outlive the transport.
   static absl::StatusOr<std::unique_ptr<Transport>> Open(const annulusTransportV1* table,
                                                          const TransportOptions& options);
+  // Two transports, `tables[level]` for the peers p with levels[p] == level; both outlive this and
+  // have to know handles of zeros (abi_minor 2), else FAILED_PRECONDITION. `levels` in rank order,
+  // its own rank's does not matter.
+  static absl::StatusOr<std::unique_ptr<Transport>> OpenByLevel(
+      const std::array<const annulusTransportV1*, 2>& tables,
+      const std::vector<annulusLevel>& levels, const TransportOptions& options);
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
   // Closes: aborts when operations are outstanding.
   ~Transport();
 
-  const annulusTransportHandle& handle() const { return handle_; }
+  const annulusTransportHandle& handle() const { return wires_.front().handle; }
+  // Of the transport between nodes, where that is another one.
+  std::optional<annulusTransportHandle> outer_handle() const;
   // Blocks until all peers are connected, or `deadline_ns` (CLOCK_MONOTONIC). `handles` in rank
   // order.
   absl::Status Connect(absl::Span<const annulusTransportHandle> handles, int64_t deadline_ns);
+  // The same for both transports; the deadline is one for the two.
+  absl::Status ConnectByLevel(absl::Span<const annulusTransportHandle> inner,
+                              absl::Span<const annulusTransportHandle> outer, int64_t deadline_ns);
 
   // The memory of the segments belongs to the transport until the request is done.
   absl::StatusOr<Request> ISend(int32_t peer, uint64_t tag,
@@ -107,25 +130,34 @@ class Transport {
     int32_t peer = -1;
   };
   LastError last_error() const;
-  // Zeros from a plugin that does not count.
+  // Zeros from a plugin that does not count; sums over both transports.
   annulusTransportStats stats() const;
   // Whether segments may lie in the memory of the device that Open was told of, or in the host's.
-  bool moves_device_memory() const {
-    return (table_->caps & ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY) != 0;
-  }
-  bool moves_host_memory() const { return (table_->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) != 0; }
-  std::string path(int32_t peer) const { return table_->path(transport_, peer); }
+  bool moves_device_memory() const { return AllHave(ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY); }
+  bool moves_host_memory() const { return AllHave(ANNULUS_TRANSPORT_CAP_HOST_MEMORY); }
+  std::string path(int32_t peer) const;
 
  private:
-  Transport(const annulusTransportV1* table, annulusTransport* transport,
-            const annulusTransportHandle& handle)
-      : table_(table), transport_(transport), handle_(handle) {}
-  absl::Status ToStatus(annulusTransportStatus status, const std::string& what) const;
-  bool HasGroups() const;
+  // One transport opened.
+  struct Wire {
+    const annulusTransportV1* table = nullptr;
+    annulusTransport* transport = nullptr;
+    annulusTransportHandle handle{};
 
-  const annulusTransportV1* const table_;
-  annulusTransport* const transport_;
-  const annulusTransportHandle handle_;
+    bool HasGroups() const;
+  };
+
+  Transport() = default;
+  absl::Status Add(const annulusTransportV1* table, const TransportOptions& options);
+  const Wire& WireTo(int32_t peer) const;
+  absl::Status ConnectWire(const Wire& wire, absl::Span<const annulusTransportHandle> handles,
+                           int64_t deadline_ns);
+  absl::Status ToStatus(annulusTransportStatus status, const std::string& what) const;
+  bool AllHave(uint64_t cap) const;  // every transport of the group
+
+  std::vector<Wire> wires_;           // one, or one for each level
+  std::vector<annulusLevel> levels_;  // of each peer; empty: one wire serves all
+  int32_t rank_ = 0;
 };
 
 }  // namespace annulus::transport

@@ -123,7 +123,10 @@ typedef struct annulusTransportV1 {
   annulusTransportStatus (*open)(const annulusTransportOptions* options,
                                  annulusTransport** transport, annulusTransportHandle* handle);
   /* handles[size], in rank order. Blocks until every peer of this rank is connected, or the
-   * CLOCK_MONOTONIC deadline. Verifies group and epoch with each peer. */
+   * CLOCK_MONOTONIC deadline. Verifies group and epoch with each peer. Since abi_minor 2 a handle
+   * of zeros says that this rank is no peer of that one, nor that one of it: nothing is connected
+   * between them, and posting to it is INVALID_ARGUMENT. So a group may have a transport inside
+   * nodes and another between them. */
   annulusTransportStatus (*connect)(annulusTransport* transport,
                                     const annulusTransportHandle* handles, int64_t deadline_ns);
   /* Optional (may be NULL): pins or registers memory for faster transfers. */

@@ -27,16 +27,18 @@ absl::Status Fenced(const char* reason, const std::string& message) {
   return WithFaultInfo(absl::FailedPreconditionError(message), {reason, {}});
 }
 
-// Whether the transport can move what this device's workers have to send.
-absl::Status CheckTransport(const annulusTransportV1* transport, const Device& device) {
-  if (transport == nullptr || (transport->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) != 0) {
-    return absl::OkStatus();
+// Whether the transports can move what this device's workers have to send.
+absl::Status CheckTransports(const std::vector<const annulusTransportV1*>& transports,
+                             const Device& device) {
+  for (const annulusTransportV1* transport : transports) {
+    const bool moves_host = (transport->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) != 0;
+    const bool moves_device = (transport->caps & ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY) != 0;
+    if (moves_host || (moves_device && !device.host_memory())) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "transport \"", transport->name, "\" does not move the host's memory, which \"",
+        device.description(), "\" works on"));
   }
-  const bool moves_device = (transport->caps & ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY) != 0;
-  if (moves_device && !device.host_memory()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("transport \"", transport->name,
-                                                    "\" does not move the host's memory, which \"",
-                                                    device.description(), "\" works on"));
+  return absl::OkStatus();
 }
 
 bool HasReason(const absl::Status& status, const char* reason) {
@@ -65,7 +67,7 @@ class EngineImpl final : public Engine {
     while (known < term && !term_.compare_exchange_weak(known, term)) {
     }
   }
-  absl::StatusOr<annulusTransportHandle> PrepareGroup(const GroupAssignment& assignment) override {
+  absl::StatusOr<RankHandles> PrepareGroup(const GroupAssignment& assignment) override {
     auto handle = groups_.Prepare(assignment);
     if (!handle.ok()) {
       CountIfStale(handle.status());
@@ -76,7 +78,7 @@ class EngineImpl final : public Engine {
     return handle;
   }
   absl::Status ConnectGroup(const std::string& group, uint64_t epoch,
-                            const std::vector<annulusTransportHandle>& handles) override {
+                            const std::vector<RankHandles>& handles) override {
     absl::Status connected = groups_.Connect(group, epoch, handles);
     CountIfStale(connected);
     return connected;
@@ -152,6 +154,7 @@ class EngineImpl final : public Engine {
     return use;
   }
   std::string device_description() const override { return device_->description(); }
+  std::string device_bus_id() const override { return device_->bus_id(); }
 
  private:
   absl::Status CheckFence(const Fence& fence) const;
@@ -261,7 +264,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
                      options.max_concurrent_requests, ") must be at least 1"));
   }
   ANNULUS_ASSIGN_OR_RETURN(auto device, Device::Open(options.compute, options.device));
-  ANNULUS_RETURN_IF_ERROR(CheckTransport(options.transport, *device));
+  ANNULUS_RETURN_IF_ERROR(CheckTransports(options.transports, *device));
   return std::make_unique<EngineImpl>(options, std::move(device));
 }
 

@@ -39,6 +39,17 @@ struct GroupAssignment {
   annulusLinkModel inner_link{};
   annulusLinkModel outer_link{};
   bool transfers_off = false;
+  // Names of the transports inside nodes and between them, of those that this worker has; "": there
+  // is no such hop, or nothing was decided: the other level's, or the first. Where they differ, a
+  // transfer takes the one of its peer's level.
+  std::string inner_transport;
+  std::string outer_transport;
+};
+
+// The handles of one rank's transports.
+struct RankHandles {
+  annulusTransportHandle inner{};
+  std::optional<annulusTransportHandle> outer;  // none: one transport serves both levels
 };
 
 // Who ended an epoch and why; the coordinator's verdict.
@@ -154,7 +165,7 @@ struct EngineOptions {
   double connect_timeout_seconds = 10;   // bound of ConnectGroup
   double peer_timeout_seconds = 1.0;
   const annulusComputeV1* compute = nullptr;
-  const annulusTransportV1* transport = nullptr;
+  std::vector<const annulusTransportV1*> transports;  // the first is the default
 };
 
 // Observes one running request; called by the request's thread alone; must not block.
@@ -193,10 +204,9 @@ class Engine {
 
   // Groups. A lower epoch than the one known is refused with FAILED_PRECONDITION.
   virtual void SetTerm(uint64_t term) = 0;
-  virtual absl::StatusOr<annulusTransportHandle> PrepareGroup(
-      const GroupAssignment& assignment) = 0;
+  virtual absl::StatusOr<RankHandles> PrepareGroup(const GroupAssignment& assignment) = 0;
   virtual absl::Status ConnectGroup(const std::string& group, uint64_t epoch,
-                                    const std::vector<annulusTransportHandle>& handles) = 0;
+                                    const std::vector<RankHandles>& handles) = 0;
   // Aborts what runs on that epoch; each of its calls ends with the verdict. Unknown group or newer
   // epoch: no effect.
   virtual void FaultGroup(const FaultVerdict& verdict) = 0;
@@ -246,6 +256,7 @@ class Engine {
   virtual uint64_t used_bytes() const = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual std::string device_description() const = 0;
+  virtual std::string device_bus_id() const = 0;  // "0000:3b:00.0"; "": not on a bus
 };
 
 }  // namespace annulus::worker

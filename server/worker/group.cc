@@ -12,8 +12,29 @@ Group::State Group::state() const {
   return state_;
 }
 
-absl::Status Group::Connect(const std::vector<annulusTransportHandle>& handles,
-                            int64_t deadline_ns) {
+RankHandles Group::handles() const {
+  if (transport_ == nullptr) return {};
+  return {transport_->handle(), transport_->outer_handle()};
+}
+
+absl::Status Group::ConnectTransport(const std::vector<RankHandles>& handles, int64_t deadline_ns) {
+  if (transport_ == nullptr) return absl::OkStatus();
+  const bool by_level = transport_->outer_handle().has_value();
+  std::vector<annulusTransportHandle> inner, outer;
+  for (const RankHandles& rank : handles) {
+    if (rank.outer.has_value() != by_level) {
+      return absl::InvalidArgumentError(absl::StrCat("rank ", inner.size(), " has ",
+                                                     by_level ? "one transport" : "two transports",
+                                                     ", this rank has ", by_level ? "two" : "one"));
+    }
+    inner.push_back(rank.inner);
+    if (by_level) outer.push_back(*rank.outer);
+  }
+  return by_level ? transport_->ConnectByLevel(inner, outer, deadline_ns)
+                  : transport_->Connect(inner, deadline_ns);
+}
+
+absl::Status Group::Connect(const std::vector<RankHandles>& handles, int64_t deadline_ns) {
   {
     std::lock_guard lock(mutex_);
     if (state_ == State::kReady) return absl::OkStatus();
@@ -28,8 +49,7 @@ absl::Status Group::Connect(const std::vector<annulusTransportHandle>& handles,
     }
     state_ = State::kConnecting;
   }
-  absl::Status connected =
-      transport_ == nullptr ? absl::OkStatus() : transport_->Connect(handles, deadline_ns);
+  absl::Status connected = ConnectTransport(handles, deadline_ns);
   std::lock_guard lock(mutex_);
   if (state_ != State::kConnecting) {
     return absl::FailedPreconditionError(absl::StrCat("group ", assignment_.group, ", epoch ",

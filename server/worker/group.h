@@ -31,11 +31,12 @@ class Group {
 
   const GroupAssignment& assignment() const { return assignment_; }
   transport::Transport* transport() const { return transport_.get(); }
+  RankHandles handles() const;
   State state() const;
 
   // Blocks until connected to every peer or the CLOCK_MONOTONIC deadline. Harmless when READY;
   // FAILED_PRECONDITION when it is over or being connected. A failure does not end the epoch.
-  absl::Status Connect(const std::vector<annulusTransportHandle>& handles, int64_t deadline_ns);
+  absl::Status Connect(const std::vector<RankHandles>& handles, int64_t deadline_ns);
 
   // The coordinator's word: ends the epoch. The first verdict stays.
   void Fault(const FaultVerdict& verdict);
@@ -49,6 +50,8 @@ class Group {
   std::string WorkerOf(int rank) const;
 
  private:
+  absl::Status ConnectTransport(const std::vector<RankHandles>& handles, int64_t deadline_ns);
+
   const GroupAssignment assignment_;
   const std::unique_ptr<transport::Transport> transport_;
   mutable std::mutex mutex_;

@@ -44,7 +44,7 @@ absl::Status CheckAssignment(const GroupAssignment& assignment) {
   return absl::OkStatus();
 }
 
-transport::PacingModel PacingOf(const GroupAssignment& assignment) {
+transport::PacingModel NodesOf(const GroupAssignment& assignment) {
   transport::PacingModel model;
   model.inner = assignment.inner_link;
   model.outer = assignment.outer_link;
@@ -56,6 +56,15 @@ transport::PacingModel PacingOf(const GroupAssignment& assignment) {
     model.nodes.push_back(numbers.emplace(node, next).first->second);
   }
   return model;
+}
+
+std::vector<annulusLevel> LevelsOf(const GroupAssignment& assignment,
+                                   const transport::PacingModel& model) {
+  std::vector<annulusLevel> levels;
+  for (int peer = 0; peer < assignment.size; ++peer) {
+    levels.push_back(transport::LevelBetween(model, assignment.rank, peer));
+  }
+  return levels;
 }
 
 FaultVerdict Ended(const std::string& group, uint64_t epoch, const std::string& message) {
@@ -71,12 +80,20 @@ FaultVerdict Ended(const std::string& group, uint64_t epoch, const std::string& 
 
 GroupTable::~GroupTable() { FaultAll("RELEASED"); }
 
+absl::StatusOr<const annulusTransportV1*> GroupTable::FindTransport(const std::string& name) const {
+  std::string known;
+  for (const annulusTransportV1* table : options_.transports) {
+    if (name.empty() || name == table->name) return table;
+    absl::StrAppend(&known, known.empty() ? "" : ", ", table->name);
+  }
+  if (known.empty()) return absl::FailedPreconditionError("this worker has no transport plugin");
+  return absl::FailedPreconditionError(
+      absl::StrCat("this worker has no transport '", name, "' (it has ", known, ")"));
+}
+
 absl::StatusOr<std::unique_ptr<transport::Transport>> GroupTable::OpenTransport(
     const GroupAssignment& assignment) const {
   if (assignment.size == 1) return nullptr;
-  if (options_.transport == nullptr) {
-    return absl::FailedPreconditionError("this worker has no transport plugin");
-  }
   transport::TransportOptions options;
   options.group = assignment.group;
   options.epoch = assignment.epoch;
@@ -90,19 +107,33 @@ absl::StatusOr<std::unique_ptr<transport::Transport>> GroupTable::OpenTransport(
   if (assignment.transfers_off) {
     return transport::Transport::Open(transport::NullTransport(), options);
   }
+  const std::string& inner_name = assignment.inner_transport;
+  const std::string& outer_name = assignment.outer_transport;
+  ANNULUS_ASSIGN_OR_RETURN(const annulusTransportV1* inner,
+                           FindTransport(inner_name.empty() ? outer_name : inner_name));
+  ANNULUS_ASSIGN_OR_RETURN(const annulusTransportV1* outer,
+                           FindTransport(outer_name.empty() ? inner_name : outer_name));
   const bool emulated =
       assignment.inner_link.bytes_per_second > 0 || assignment.outer_link.bytes_per_second > 0;
-  if (!emulated) return transport::Transport::Open(options_.transport, options);
-  if ((options_.transport->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) == 0) {
+  const transport::PacingModel model = NodesOf(assignment);
+  if (inner != outer && emulated) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("emulated links go with one transport for both levels, got ", inner->name,
+                     " inside nodes and ", outer->name, " between them"));
+  }
+  if (inner != outer) {
+    return transport::Transport::OpenByLevel({inner, outer}, LevelsOf(assignment, model), options);
+  }
+  if (!emulated) return transport::Transport::Open(inner, options);
+  if ((inner->caps & ANNULUS_TRANSPORT_CAP_HOST_MEMORY) == 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("emulated links take a transport that moves the host's memory, which \"",
-                     options_.transport->name, "\" does not"));
+                     inner->name, "\" does not"));
   }
   // The model is the process's, taken by each open: nobody may change it in between.
   static std::mutex model_mutex;
   std::lock_guard lock(model_mutex);
-  return transport::Transport::Open(
-      transport::PacingTransport(options_.transport, PacingOf(assignment)), options);
+  return transport::Transport::Open(transport::PacingTransport(inner, model), options);
 }
 
 absl::Status GroupTable::Claim(const GroupAssignment& assignment, std::shared_ptr<Group>* before) {
@@ -129,14 +160,11 @@ absl::Status GroupTable::Claim(const GroupAssignment& assignment, std::shared_pt
   return absl::OkStatus();
 }
 
-absl::StatusOr<annulusTransportHandle> GroupTable::Prepare(const GroupAssignment& assignment) {
+absl::StatusOr<RankHandles> GroupTable::Prepare(const GroupAssignment& assignment) {
   ANNULUS_RETURN_IF_ERROR(CheckAssignment(assignment));
-  const auto handle_of = [](const Group& group) {
-    return group.transport() == nullptr ? annulusTransportHandle{} : group.transport()->handle();
-  };
   if (const auto known = Find(assignment.group, assignment.epoch);
       known.ok() && (*known)->state() != Group::State::kOver) {
-    return handle_of(**known);
+    return (*known)->handles();
   }
   std::shared_ptr<Group> before;
   ANNULUS_RETURN_IF_ERROR(Claim(assignment, &before));
@@ -159,11 +187,11 @@ absl::StatusOr<annulusTransportHandle> GroupTable::Prepare(const GroupAssignment
     return Stale(assignment.group, entry.epoch, assignment.epoch);
   }
   entry.group = group;
-  return handle_of(*group);
+  return group->handles();
 }
 
 absl::Status GroupTable::Connect(const std::string& group, uint64_t epoch,
-                                 const std::vector<annulusTransportHandle>& handles) {
+                                 const std::vector<RankHandles>& handles) {
   ANNULUS_ASSIGN_OR_RETURN(std::shared_ptr<Group> found, Find(group, epoch));
   return found->Connect(handles, NowNs() + SecondsToNs(options_.connect_timeout_seconds));
 }

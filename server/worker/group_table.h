@@ -29,10 +29,11 @@ class GroupTable {
   ~GroupTable();
 
   // Opens the transport of a new epoch and ends the epoch before it. Repeating a call gives the
-  // same handle. FAILED_PRECONDITION (STALE_EPOCH) for a lower epoch or one that is over.
-  absl::StatusOr<annulusTransportHandle> Prepare(const GroupAssignment& assignment);
+  // same handles. FAILED_PRECONDITION (STALE_EPOCH) for a lower epoch or one that is over,
+  // and for a transport that this worker does not have.
+  absl::StatusOr<RankHandles> Prepare(const GroupAssignment& assignment);
   absl::Status Connect(const std::string& group, uint64_t epoch,
-                       const std::vector<annulusTransportHandle>& handles);
+                       const std::vector<RankHandles>& handles);
   void Fault(const FaultVerdict& verdict);
   void FaultAll(const std::string& reason);
   void Release(const std::string& group, uint64_t epoch);
@@ -48,6 +49,7 @@ class GroupTable {
   };
   absl::StatusOr<std::unique_ptr<transport::Transport>> OpenTransport(
       const GroupAssignment& assignment) const;
+  absl::StatusOr<const annulusTransportV1*> FindTransport(const std::string& name) const;
   absl::Status Claim(const GroupAssignment& assignment, std::shared_ptr<Group>* before);
 
   const EngineOptions& options_;

@@ -46,17 +46,17 @@ class FakeEngine : public worker::Engine {
   void SetObserver(worker::EngineObserver*) override {}
 
   void SetTerm(uint64_t term) override { Record(absl::StrCat("term ", term)); }
-  absl::StatusOr<annulusTransportHandle> PrepareGroup(
+  absl::StatusOr<worker::RankHandles> PrepareGroup(
       const worker::GroupAssignment& assignment) override {
     Record(absl::StrCat("prepare ", assignment.group, "@", assignment.epoch, " rank ",
                         assignment.rank, "/", assignment.size));
     if (on_prepare) return on_prepare(assignment);
-    annulusTransportHandle handle{};
-    handle.bytes[0] = static_cast<uint8_t>(assignment.rank + 1);
-    return handle;
+    worker::RankHandles handles;
+    handles.inner.bytes[0] = static_cast<uint8_t>(assignment.rank + 1);
+    return handles;
   }
   absl::Status ConnectGroup(const std::string& group, uint64_t epoch,
-                            const std::vector<annulusTransportHandle>& handles) override {
+                            const std::vector<worker::RankHandles>& handles) override {
     Record(absl::StrCat("connect ", group, "@", epoch, " of ", handles.size()));
     return on_connect ? on_connect(group, epoch) : absl::OkStatus();
   }
@@ -156,6 +156,7 @@ class FakeEngine : public worker::Engine {
   uint64_t used_bytes() const override { return 4096; }
   worker::MemoryUse memory_use() const override { return {.scratch = used_bytes()}; }
   std::string device_description() const override { return "fake"; }
+  std::string device_bus_id() const override { return ""; }
 
   // What the test asks.
   FaultSink fault_sink() {

@@ -16,6 +16,7 @@ LAYERS = {
     "kernels/reference/": ["server/base/", "kernels/"],
     "kernels/cpu/": ["server/base/", "kernels/"],
     "kernels/cuda/": ["server/base/", "kernels/"],
+    "server/machine/": ["server/base/", "server/ring/topology/"],
     "server/transport/": ["server/base/"],
     "server/metrics/": ["server/base/"],
     "server/worker/": ["server/base/", "server/ring/", "kernels/compute_plugin.h", "server/transport/transport_plugin.h",
@@ -42,6 +43,7 @@ VENDORS = {
     r"nccl": ["server/transport/nccl/"],
     r"CLI/": ["client/cli/", "server/apps/"],
     r"isa-l": ["server/transport/"],
+    r"hwloc": ["server/machine/"],
 }
 # The pure layers see no clock, thread, file or socket.
 PURE = {"server/ring/": r"^(thread|mutex|condition_variable|future|chrono|fstream|filesystem|ctime|random|unistd\.h|sys/.*|fcntl\.h|netinet/.*)$",

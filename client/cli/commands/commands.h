@@ -19,6 +19,7 @@ Command AddCheckCommand(CLI::App* app);
 Command AddUpCommand(CLI::App* app);
 Command AddWorkersCommand(CLI::App* app);
 Command AddGroupsCommand(CLI::App* app);
+Command AddTopologyCommand(CLI::App* app);
 Command AddTraceCommand(CLI::App* app);
 Command AddBenchCommand(CLI::App* app);
 

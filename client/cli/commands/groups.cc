@@ -38,16 +38,36 @@ int WindowOf(const v1::Group& group) {
   return options.window_size() == 0 ? options.size() : options.window_size();
 }
 
+Json ChoiceJson(const v1::GroupTopology::Choice& choice) {
+  return {{"transport", choice.transport()}, {"reason", choice.reason()}};
+}
+
+// "  inside nodes: host: ...\n", and nothing where nothing was decided.
+std::string ChoiceText(const char* where, const v1::GroupTopology::Choice& choice) {
+  if (choice.reason().empty()) return "";
+  return absl::StrCat("  ", where, ": ", choice.transport().empty() ? "-" : choice.transport(),
+                      ": ", choice.reason(), "\n");
+}
+
 Json GroupJson(const v1::Group& group) {
   Json json{{"name", group.name()},           {"state", StateName(group.state())},
             {"size", group.options().size()}, {"window_size", WindowOf(group)},
             {"term", group.term()},           {"epoch", group.epoch()},
-            {"members", Json::array()},       {"last_fault", nullptr}};
+            {"members", Json::array()},       {"topology", nullptr},
+            {"last_fault", nullptr}};
   for (const v1::GroupMember& member : group.members()) {
     json["members"].push_back({{"rank", member.rank()},
                                {"worker", member.worker()},
                                {"address", member.address()},
-                               {"node", member.node()}});
+                               {"node", member.node()},
+                               {"nic", member.nic()},
+                               {"nic_reason", member.nic_reason()}});
+  }
+  if (group.has_topology()) {
+    const v1::GroupTopology& topology = group.topology();
+    json["topology"] = {{"inner", ChoiceJson(topology.inner())},
+                        {"outer", ChoiceJson(topology.outer())},
+                        {"window_reason", topology.window_reason()}};
   }
   if (group.has_last_fault()) {
     const v1::GroupFault& fault = group.last_fault();
@@ -72,6 +92,8 @@ std::string ToText(const v1::ListGroupsResponse& answer) {
     absl::StrAppendFormat(&text, "%-20s %-10s %5d %7d %6d  %s\n", group.name(),
                           StateName(group.state()), group.options().size(), WindowOf(group),
                           group.epoch(), workers);
+    absl::StrAppend(&text, ChoiceText("inside nodes", group.topology().inner()),
+                    ChoiceText("between nodes", group.topology().outer()));
     if (group.has_last_fault() && !group.last_fault().reason().empty()) {
       absl::StrAppendFormat(&text, "  epoch %d ended: %s: %s\n", group.last_fault().epoch(),
                             group.last_fault().reason(), group.last_fault().message());

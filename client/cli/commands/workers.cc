@@ -12,7 +12,9 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/text_output.h"
 #include "client/cli/units.h"
+#include "client/cli/worker_facts.h"
 #include "server/base/status_macros.h"
+#include "server/ring/topology/facts_json.h"
 
 namespace annulus::cli {
 
@@ -49,6 +51,7 @@ Json WorkerJson(const v1::WorkerInfo& worker) {
           {"device", hello.compute_device()},
           {"transport", hello.transport()},
           {"version", hello.version()},
+          {"facts", ring::FactsToJson(FactsOf(hello))},
           {"heartbeat_age_ms", worker.heartbeat_age_ms()},
           {"used_bytes", worker.used_bytes()},
           {"memory_limit_bytes", hello.memory_limit_bytes()},

@@ -78,6 +78,9 @@ struct GroupOptions {
   // Transfers replaced by no-ops, to measure compute alone. Results are wrong by intent.
   bool transfers_off = false;
   std::vector<std::string> members;  // workers in rank order; empty: the coordinator chooses
+  // Transports inside nodes and between them, by name; "": the coordinator chooses.
+  std::string inner_transport;
+  std::string outer_transport;
 };
 
 struct GroupMember {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 
 #include "server/transport/host/bytes.h"
 #include "server/transport/host/crc32c.h"
@@ -66,6 +67,11 @@ std::optional<HandleInfo> DecodeHandle(const annulusTransportHandle& handle) {
   if (info.size < 1 || info.rank < 0 || info.rank >= info.size || info.port == 0)
     return std::nullopt;
   return info;
+}
+
+bool IsNoPeer(const annulusTransportHandle& handle) {
+  return std::all_of(std::begin(handle.bytes), std::end(handle.bytes),
+                     [](uint8_t byte) { return byte == 0; });
 }
 
 uint64_t HashGroup(std::string_view group) { return Hash(group); }

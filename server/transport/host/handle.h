@@ -31,6 +31,11 @@ struct HandleInfo {
 
 annulusTransportHandle EncodeHandle(const HandleInfo& info);
 
+// A handle of zeros stands for a rank that is no peer; among those of a group it is a HandleInfo of
+// size 0, which no handle decodes to.
+bool IsNoPeer(const annulusTransportHandle& handle);
+inline bool IsAbsent(const HandleInfo& info) { return info.size == 0; }
+
 // Nothing where the bytes are no handle of this transport (magic, version, checksum, impossible
 // fields).
 std::optional<HandleInfo> DecodeHandle(const annulusTransportHandle& handle);

@@ -17,8 +17,14 @@ void HostTransport::StartJoining() {
   joining_ = true;
   Watch(unix_listener_.get(), EventKey(EventKind::kUnixListener, 0), EPOLLIN);
   Watch(tcp_listener_.get(), EventKey(EventKind::kTcpListener, 0), EPOLLIN);
-  if (self_.size == 1) OnLinkUp(self_.rank);
-  for (int32_t peer = 0; peer < self_.rank && !fault_.has_value(); ++peer) Dial(peer);
+  for (size_t peer = 0; peer < links_.size(); ++peer) {
+    if (IsAbsent(handles_[peer])) links_[peer] = nullptr;
+    links_awaited_ += links_[peer] != nullptr;
+  }
+  if (links_awaited_ == 0) OnLinkUp(self_.rank);
+  for (int32_t peer = 0; peer < self_.rank && !fault_.has_value(); ++peer) {
+    if (link(peer) != nullptr) Dial(peer);
+  }
 }
 
 void HostTransport::Dial(int32_t peer) {
@@ -124,7 +130,7 @@ std::string HostTransport::AdmitCaller(Reception::Caller* caller, bool* stale) {
 
 void HostTransport::OnLinkUp(int32_t peer) {
   if (peer != self_.rank) ++links_up_;
-  if (links_up_ < self_.size - 1 || fault_.has_value()) return;
+  if (links_up_ < links_awaited_ || fault_.has_value()) return;
   joining_ = false;
   std::lock_guard lock(state_mutex_);
   phase_ = Phase::kUp;

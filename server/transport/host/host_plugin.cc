@@ -104,7 +104,7 @@ void SetNotify(annulusTransport* transport, void (*notify)(void*), void* context
 const annulusTransportV1* HostPlugin() {
   static const annulusTransportV1 table = {
       .struct_size = sizeof(annulusTransportV1),
-      .abi_minor = 1,
+      .abi_minor = 2,
       .name = "host",
       .caps = ANNULUS_TRANSPORT_CAP_HOST_MEMORY,
       .open = Open,

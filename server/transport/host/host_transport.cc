@@ -115,6 +115,10 @@ HostTransport::~HostTransport() {
 std::string HostTransport::CheckHandles(const annulusTransportHandle* handles,
                                         std::vector<HandleInfo>* infos) const {
   for (int32_t rank = 0; rank < self_.size; ++rank) {
+    if (rank != self_.rank && IsNoPeer(handles[rank])) {
+      infos->emplace_back();
+      continue;
+    }
     const std::optional<HandleInfo> info = DecodeHandle(handles[rank]);
     const std::string which = "handle " + std::to_string(rank);
     if (!info.has_value()) return which + " is not one of the host transport";
@@ -173,6 +177,8 @@ annulusTransportStatus HostTransport::Post(bool is_send, int32_t peer, uint64_t 
   {
     std::lock_guard lock(state_mutex_);
     if (phase_ == Phase::kOpen || phase_ == Phase::kJoining)
+      return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
+    if (!handles_.empty() && IsAbsent(handles_[static_cast<size_t>(peer)]))
       return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
   }
   if (outstanding_.fetch_add(1) >= kOutstandingMax) {
@@ -236,6 +242,7 @@ const char* HostTransport::Path(int32_t peer) {
   std::lock_guard lock(state_mutex_);
   if (peer == self_.rank) return "self";
   if (peer < 0 || static_cast<size_t>(peer) >= handles_.size()) return "none";
+  if (IsAbsent(handles_[static_cast<size_t>(peer)])) return "none";
   return handles_[static_cast<size_t>(peer)].host == self_.host ? "shm" : "tcp";
 }
 

@@ -136,6 +136,7 @@ class HostTransport final : public LinkOwner {
   std::vector<bool> dirty_flags_;
   std::vector<int32_t> dirty_;
   std::vector<int32_t> redial_;  // their backlog was full
+  int32_t links_awaited_ = 0;
   int32_t links_up_ = 0;
   Reception reception_;
   std::optional<Fault> fault_;

@@ -113,6 +113,7 @@ void HostTransport::PumpLinks() {
   dirty.swap(dirty_);
   for (const int32_t peer : dirty) {
     dirty_flags_[static_cast<size_t>(peer)] = false;
+    if (link(peer) == nullptr) continue;  // it is no peer after all
     if (link(peer)->Pump()) MarkDirty(peer);
     UpdateInterest(peer);
   }
@@ -140,7 +141,7 @@ void HostTransport::RunTimers() {
   next_beat_ns_ = now + beat_ns_;  // beats that were slept through are not made up for
   reception_.Expire(now);
   for (int32_t peer = 0; peer < self_.size; ++peer) {
-    if (peer == self_.rank) continue;
+    if (link(peer) == nullptr) continue;
     link(peer)->Tick(kMissedBeatsMax, peer_timeout_seconds_);
     MarkDirty(peer);
   }
@@ -153,7 +154,7 @@ void HostTransport::ApplyFault() {
   redial_.clear();
   SetError(fault_->suspect, fault_->text);
   for (int32_t peer = 0; peer < self_.size; ++peer) {
-    if (peer == self_.rank) continue;
+    if (link(peer) == nullptr) continue;
     link(peer)->Fail(fault_->status, fault_->suspect, fault_->text);
     MarkDirty(peer);
   }

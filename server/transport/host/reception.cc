@@ -45,6 +45,7 @@ Verdict JudgeGreeting(std::span<const uint8_t, kGreetingBytes> bytes,
                    std::to_string(self));
   }
   const HandleInfo& caller = handles[static_cast<size_t>(frame.source)];
+  if (IsAbsent(caller)) return Refused("rank " + std::to_string(frame.source) + " is no peer");
   const HelloBody body = DecodeHello(payload);
   if (body.caller_nonce != caller.nonce || body.callee_nonce != own.nonce)
     return Refused("wrong secret");

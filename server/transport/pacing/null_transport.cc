@@ -131,7 +131,7 @@ void SetNotify(annulusTransport* transport, void (*notify)(void*), void* context
 const annulusTransportV1* NullTransport() {
   static const annulusTransportV1 table = {
       .struct_size = sizeof(annulusTransportV1),
-      .abi_minor = 1,
+      .abi_minor = 2,
       .name = "null",
       .caps = ANNULUS_TRANSPORT_CAP_HOST_MEMORY | ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY,
       .open = Open,

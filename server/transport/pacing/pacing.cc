@@ -144,7 +144,7 @@ const annulusTransportV1* PacingTransport(const annulusTransportV1* inner,
                                           const PacingModel& model) {
   static const annulusTransportV1 table = {
       .struct_size = sizeof(annulusTransportV1),
-      .abi_minor = 1,
+      .abi_minor = 2,
       .name = "pacing",
       .caps = ANNULUS_TRANSPORT_CAP_HOST_MEMORY,
       .open = Open,

@@ -79,6 +79,17 @@ TEST_F(WrapperTest, StatusesNameTheirPeerAndReason) {
   EXPECT_EQ(info->metadata.at("peer"), "1");
 }
 
+TEST(WrapperOpenTest, ByLevelRefusesAPluginThatDoesNotKnowHandlesOfZeros) {
+  annulusTransportV1 old = *HostPlugin();
+  old.name = "old";
+  old.abi_minor = 1;
+  const auto opened =
+      Transport::OpenByLevel({HostPlugin(), &old}, {ANNULUS_LEVEL_INNER, ANNULUS_LEVEL_OUTER},
+                             {.group = "g", .rank = 0, .size = 2});
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(opened.status().message(), HasSubstr("transport old has ABI minor 1"));
+}
+
 TEST(WrapperOpenTest, SaysWhatCannotBeOpened) {
   const auto opened =
       Transport::Open(HostPlugin(), {.group = "g", .rank = 2, .size = 2, .host_id = "host"});

@@ -98,11 +98,25 @@ TEST(WorkerGroupConvert, HandlesAreKeptByteForByte) {
   const auto handles = HandlesFromProto(connect);
   ASSERT_TRUE(handles.ok());
   ASSERT_EQ(handles->size(), 2u);
-  EXPECT_EQ(HandleToBytes((*handles)[0]), HandleToBytes(handle));
-  EXPECT_EQ(HandleToBytes((*handles)[1]), "ab" + std::string(126, '\0'));
+  EXPECT_EQ(HandleToBytes((*handles)[0].inner), HandleToBytes(handle));
+  EXPECT_FALSE((*handles)[0].outer.has_value());
+  EXPECT_EQ(HandleToBytes((*handles)[1].inner), "ab" + std::string(126, '\0'));
 
   connect.add_transport_handles(std::string(129, 'x'));
   EXPECT_EQ(HandlesFromProto(connect).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(WorkerGroupConvert, ATransportForEachLevelComesWithItsOwnHandles) {
+  v1::ConnectGroup connect;
+  for (const char* handle : {"near-0", "near-1"}) connect.add_transport_handles(handle);
+  connect.add_outer_transport_handles("far-0");
+  const absl::Status few = HandlesFromProto(connect).status();
+  EXPECT_THAT(std::string(few.message()), HasSubstr("expected none or 2, one per rank, got 1"));
+  connect.add_outer_transport_handles("far-1");
+  const auto handles = HandlesFromProto(connect);
+  ASSERT_TRUE(handles.ok()) << handles.status();
+  EXPECT_EQ(HandleToBytes((*handles)[1].inner).substr(0, 6), "near-1");
+  EXPECT_EQ(HandleToBytes(*(*handles)[1].outer).substr(0, 5), "far-1");
 }
 
 TEST(WorkerGroupConvert, VerdictIsPassedWhole) {

@@ -51,7 +51,7 @@ TEST_P(ApartTest, MatchesTheReferenceOverTheHostTransport) {
 TEST_P(ApartTest, MatchesTheReferenceOverATransportOfDeviceMemory) {
   {
     TestRing::Options options = Apart(GetParam());
-    options.transport = ApartTransport();
+    options.transports = {ApartTransport()};
     TestRing ring(options);
     RunEveryKind(ring, kUnderSanitizer ? 3 : 2);
   }
@@ -169,7 +169,7 @@ TEST(ApartDeviceTest, UploadedTensorsAreTakenToTheDeviceAndBack) {
 TEST(ApartDeviceTest, ATransportThatCannotMoveItsMemoryIsRefused) {
   EngineOptions options;
   options.compute = HostDevice();
-  options.transport = ApartTransport();
+  options.transports = {ApartTransport()};
   const auto engine = Engine::Create(options);
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kFailedPrecondition) << engine.status();
 }

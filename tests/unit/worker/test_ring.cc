@@ -81,7 +81,8 @@ TestRing::TestRing(const Options& options) : options_(options) {
     engine.hop_timeout_seconds = options.hop_timeout_seconds;
     engine.verdict_timeout_seconds = options.verdict_timeout_seconds;
     engine.compute = options.compute;
-    engine.transport = options.transport != nullptr ? options.transport : transport::HostPlugin();
+    engine.transports = options.transports;
+    if (engine.transports.empty()) engine.transports = {transport::HostPlugin()};
     if (apart()) engine.device.ordinal = rank % options.devices;
     engines_.push_back(Must(Engine::Create(engine), "Engine::Create"));
     engines_.back()->SetPlanSource(
@@ -107,7 +108,7 @@ TestRing::~TestRing() {
 
 void TestRing::Form(uint64_t epoch) {
   epoch_ = epoch;
-  std::vector<annulusTransportHandle> handles;
+  std::vector<RankHandles> handles;
   for (int rank = 0; rank < size(); ++rank) {
     GroupAssignment group;
     group.group = "g";
@@ -118,6 +119,8 @@ void TestRing::Form(uint64_t epoch) {
     group.outer_link = options_.outer_link;
     group.ranks_per_node = options_.ranks_per_node;
     group.transfers_off = options_.transfers_off;
+    group.inner_transport = options_.inner_transport;
+    group.outer_transport = options_.outer_transport;
     for (int peer = 0; peer < size(); ++peer) group.workers.push_back(absl::StrCat("w", peer));
     handles.push_back(Must(engine(rank).PrepareGroup(group), "PrepareGroup"));
   }

@@ -56,8 +56,10 @@ class TestRing {
     int ranks_per_node = 0;
     bool transfers_off = false;
     const annulusComputeV1* compute = HostDevice();
-    const annulusTransportV1* transport = nullptr;  // the host transport
-    int devices = 4;                                // that ranks take in turn, where they are apart
+    int devices = 4;  // that ranks take in turn, where they are apart
+    std::vector<const annulusTransportV1*> transports;  // none: the host's
+    std::string inner_transport;
+    std::string outer_transport;
   };
   explicit TestRing(const Options& options);
   ~TestRing();

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/ring/plan.h"
+#include "server/ring/topology/facts.h"
+
+namespace annulus::ring {
+
+struct TransportChoice {
+  std::string
+      name;  // of the plugin; "": no hop of this level, or the workers said nothing of theirs
+  std::string reason;
+};
+
+// The transport of all hops inside nodes (kInner) or between nodes (kOuter) of a group whose
+// members are `members`, on the nodes numbered `nodes`. In this order of preference:
+//   cuipc  one host, all GPUs, and every two of a node are one GPU or reach each other's memory;
+//   nccl   all GPUs, no two ranks on one GPU (NCCL refuses that), one version of the library;
+//   host   everything else, through host memory; where not all have it, what all do have, by name.
+// A link that is not known is not relied upon. A version that nobody tells is taken to fit.
+//
+// `asked` forces a transport. FAILED_PRECONDITION (TRANSPORT_UNAVAILABLE) with what is missing if
+// it cannot be had, or if there is none that all members have loaded.
+absl::StatusOr<TransportChoice> ChooseTransport(Level level,
+                                                const std::vector<WorkerFacts>& members,
+                                                const std::vector<int>& nodes,
+                                                const std::string& asked);
+
+}  // namespace annulus::ring
