@@ -113,10 +113,10 @@ void Abort(annulusTransport* transport, const char* reason) {
 }
 
 void LastError(annulusTransport* transport, char* text, size_t text_bytes, int32_t* peer) {
-  if (transport != nullptr) return TransportOf(transport)->LastError(text, text_bytes, peer);
-  if (peer != nullptr) *peer = -1;
-  if (text != nullptr && text_bytes > 0) text[OpenFailure().copy(text, text_bytes - 1)] = '\0';
+  TransportOf(transport)->LastError(text, text_bytes, peer);
 }
+
+const char* OpenError() { return OpenFailure().c_str(); }
 
 void Close(annulusTransport* transport) { delete reinterpret_cast<Handle*>(transport); }
 
@@ -157,6 +157,7 @@ const annulusTransportV1* CuipcPlugin() {
       .set_notify = SetNotify,
       .group_begin = nullptr,  // operations start by themselves, in any order
       .group_end = nullptr,
+      .open_error = OpenError,
   };
   return &table;
 }

@@ -5,8 +5,7 @@
 
 namespace annulus::transport::cuipc {
 
-// The table of the cuipc transport, over the copy device that is linked. last_error without a
-// transport tells why the last `open` of the calling thread failed.
+// The table of the cuipc transport, over the copy device that is linked.
 const annulusTransportV1* CuipcPlugin();
 
 }  // namespace annulus::transport::cuipc

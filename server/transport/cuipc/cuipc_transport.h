@@ -65,6 +65,7 @@ class CuipcTransport {
   // join.cc: the side channels, on the thread that connects.
   std::string CheckHosts(const annulusTransportHandle* handles);
   annulusTransportStatus Join(int64_t deadline_ns);
+  std::string MissingSides() const;
   bool DialLower(std::string* why);
   bool AdmitCallers(std::string* why);
 
@@ -109,6 +110,8 @@ class CuipcTransport {
   // Whether to stop waiting for copies of a failed operation, a second after it failed.
   bool GivesUp(Operation* operation, bool failed);
   void NoteLate(const Operation& operation);
+  // Memory that stays dangerous is told besides what failed first.
+  void NoteUnsafe(int32_t peer, const std::string& text);
   void SetError(int32_t peer, std::string text);
   void Wake();
   Peer* peer(int32_t rank) { return peers_[static_cast<size_t>(rank)].get(); }

@@ -92,6 +92,7 @@ annulusTransportStatus CuipcTransport::Join(int64_t deadline_ns) {
     [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof(count));
   }
   if (status != ANNULUS_TRANSPORT_OK) {
+    if (status == ANNULUS_TRANSPORT_DEADLINE) why = MissingSides();
     if (!why.empty()) SetError(-1, why);
     host_->abort(control_, why.empty() ? "cannot connect" : why.c_str());
     for (auto* words : {&heard, &said}) {  // their memory ends here
@@ -105,6 +106,17 @@ annulusTransportStatus CuipcTransport::Join(int64_t deadline_ns) {
   listener_.Reset();
   callers_.clear();
   return status;
+}
+
+std::string CuipcTransport::MissingSides() const {
+  std::string missing;
+  for (int32_t rank = 0; rank < size_; ++rank) {
+    if (rank == rank_ || peers_[static_cast<size_t>(rank)] != nullptr) continue;
+    missing += (missing.empty() ? "" : ", ") + std::to_string(rank);
+  }
+  if (missing.empty()) return "";
+  return "connected, but without the side channel of cuipc by the deadline: " + missing +
+         "; do all ranks use this transport?";
 }
 
 bool CuipcTransport::DialLower(std::string* why) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 #include "server/transport/cuipc/cuipc_transport.h"
 
@@ -222,6 +223,15 @@ void CuipcTransport::NoteLate(const Operation& operation) {
                                std::to_string(operation.tag) + ": " +
                                std::to_string(operation.placement.total) +
                                " bytes were not moved by their deadline");
+}
+
+void CuipcTransport::NoteUnsafe(int32_t peer, const std::string& text) {
+  std::array<char, 512> first{};
+  int32_t suspect = -1;
+  LastError(first.data(), first.size(), &suspect);
+  std::lock_guard lock(mutex_);
+  error_text_ = first[0] == '\0' ? text : first.data() + ("; " + text);
+  error_peer_ = suspect < 0 ? peer : suspect;
 }
 
 }  // namespace annulus::transport::cuipc

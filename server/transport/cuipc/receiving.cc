@@ -84,11 +84,11 @@ bool CuipcTransport::OnQuieting(Operation* operation) {
     sender.slots().Return(operation->ticket);
   } else if (!sender.side().peer_ended()) {
     if (!GivesUp(operation, true)) return false;
-    SetError(operation->peer,
-             "peer " + std::to_string(operation->peer) +
-                 " lives, but did not confirm that its copies are over: the memory of tag " +
-                 std::to_string(operation->tag) +
-                 " must not be used before that process has ended");
+    NoteUnsafe(operation->peer,
+               "peer " + std::to_string(operation->peer) +
+                   " did not confirm that its copies are over: the memory of tag " +
+                   std::to_string(operation->tag) +
+                   " must not be used before that process has ended");
   }
   operation->ending.end_ns = NowNs();
   OnReceiveEnd(operation, operation->ending.status);

@@ -72,9 +72,12 @@ void CuipcTransport::Match(Operation* operation) {
   bool withdrawn = false;
   const absl::Status started = StartCopies(operation, &withdrawn);
   if (withdrawn) {
-    SetError(operation->peer, "peer " + std::to_string(operation->peer) + " did not want tag " +
-                                  std::to_string(operation->tag) + " any more");
-    return Conclude(operation, ANNULUS_TRANSPORT_DEADLINE, NowNs(), NowNs());
+    // The receive was late, or the transport fails and this side has not heard of it yet: which of
+    // the two will be known by this operation's deadline, by an offer that does not come.
+    operation->stage = Operation::Stage::kAwaitsOffer;
+    PostHost(operation, false, OfferTag(operation->tag), operation->offer_record.data(),
+             kRecordBytes, &operation->offer);
+    return;
   }
   if (!started.ok()) OnCopyFailure(operation, started);
 }
@@ -149,9 +152,9 @@ bool CuipcTransport::OnCopying(Operation* operation) {
 // copies is given back: the receiver is not told that they are over, and nothing is unmapped.
 void CuipcTransport::OnCopiesUnknown(Operation* operation, annulusTransportStatus status,
                                      const std::string& why) {
-  SetError(rank_, "copies to peer " + std::to_string(operation->peer) + ", tag " +
-                      std::to_string(operation->tag) + ", may still run (" + why +
-                      "): the memory of both ranks must not be used any more");
+  NoteUnsafe(rank_, "copies to peer " + std::to_string(operation->peer) + ", tag " +
+                        std::to_string(operation->tag) + ", may still run (" + why +
+                        "): the memory of both ranks must not be used any more");
   Conclude(operation, status, operation->ending.start_ns, NowNs());
 }
 

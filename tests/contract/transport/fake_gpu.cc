@@ -150,10 +150,10 @@ class FakeDevice final : public CopyDevice {
     {
       std::lock_guard lock(gpu_.mutex_);
       fails = gpu_.Fails(&gpu_.fail_enqueue_);
+      if (fails) copies = copies.first(copies.size() / 2);
+      gpu_.census_.copies_pending += static_cast<int64_t>(copies.size());
     }
-    size_t count = fails ? copies.size() / 2 : copies.size();
     for (const Copy& copy : copies) {
-      if (count-- == 0) break;
       static_cast<FakeStream*>(stream)->Push([this, copy] { gpu_.RunCopy(copy); });
     }
     return fails ? absl::InternalError("the enqueueing was made to fail") : absl::OkStatus();
@@ -199,17 +199,15 @@ FakeGpu::FakeGpu() {
 
 bool FakeGpu::InRange(uint64_t address) const { return address >= begin_ && address < end_; }
 
-void* FakeGpu::Allocate(size_t bytes) { return AllocateAs(bytes, false); }
-void* FakeGpu::AllocateVirtual(size_t bytes) { return AllocateAs(bytes, true); }
-
-void* FakeGpu::AllocateAs(size_t bytes, bool by_descriptor) {
+void* FakeGpu::Allocate(size_t bytes) {
   std::lock_guard lock(mutex_);
   uint64_t address = begin_;  // the first gap that is wide enough: freed addresses come again
   for (const auto& [at, block] : blocks_) {
     if (at - address >= Rounded(bytes)) break;
     address = at + Rounded(block.bytes);
   }
-  blocks_[address] = {next_id_++, bytes, by_descriptor, std::make_unique<uint8_t[]>(bytes)};
+  blocks_[address] = {next_id_, bytes, next_id_ % 3 == 0, std::make_unique<uint8_t[]>(bytes)};
+  ++next_id_;
   return reinterpret_cast<void*>(address);
 }
 
@@ -256,6 +254,8 @@ void FakeGpu::RunCopy(const Copy& copy) {
     uint8_t* to = Resolve(AddressOf(copy.to) + done, bytes, "a copy writes");
     if (from != nullptr && to != nullptr) std::memmove(to, from, bytes);
   }
+  std::lock_guard lock(mutex_);
+  --census_.copies_pending;
 }
 
 void FakeGpu::Upload(void* device, const void* host, size_t bytes) {
@@ -289,6 +289,7 @@ void FakeGpu::Delay(uint32_t seed, int delay_us_max) {
 
 int FakeGpu::DrawDelay() {
   std::lock_guard lock(mutex_);
+  if (random_() % 8 != 0) return 0;
   return std::uniform_int_distribution<int>(0, delay_us_max_)(random_);
 }
 
@@ -321,6 +322,11 @@ void FakeGpu::FailImport(int calls) {
 void FakeGpu::ImportAnything() {
   std::lock_guard lock(mutex_);
   import_anything_ = true;
+}
+
+void FakeGpu::ForgetLeaks() {
+  std::lock_guard lock(mutex_);
+  census_.streams = census_.events = census_.mappings = 0;
 }
 
 FakeGpu::Census FakeGpu::Count() {

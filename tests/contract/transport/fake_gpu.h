@@ -28,14 +28,14 @@ class FakeGpu final : public DeviceMemory {
  public:
   static FakeGpu& The();
 
+  // Every third is virtual memory, exported by a descriptor.
   void* Allocate(size_t bytes) override;
-  void* AllocateVirtual(size_t bytes);  // that is exported by a descriptor
   void Free(void* memory) override;
   void Upload(void* device, const void* host, size_t bytes) override;
   void Download(void* host, const void* device, size_t bytes) override;
   std::string Violations() override;
 
-  // Every copy waits for up to `delay_us_max` before it runs.
+  // One copy in eight waits for up to `delay_us_max` before it runs.
   void Delay(uint32_t seed, int delay_us_max);
   // Copies stand still while it is true.
   void Hang(bool hang);
@@ -53,8 +53,11 @@ class FakeGpu final : public DeviceMemory {
     int mappings = 0;
     int imports_ever = 0;
     int64_t copies_ever = 0;
+    int64_t copies_pending = 0;  // enqueued and not over
   };
   Census Count();
+  // What is there now is meant to stay: it is not counted any more.
+  void ForgetLeaks();
 
  private:
   friend class FakeDevice;
@@ -72,7 +75,6 @@ class FakeGpu final : public DeviceMemory {
   };
 
   FakeGpu();
-  void* AllocateAs(size_t bytes, bool by_descriptor);
   bool InRange(uint64_t address) const;
   // The bytes behind an address, or null and a violation. Holds mutex_.
   uint8_t* Resolve(uint64_t address, size_t bytes, const char* why);
