@@ -116,7 +116,7 @@ TEST(CuipcTest, ALateReceiveIsNotOverBeforeTheCopiesAre) {
   FakeGpu::The().Hang(true);
   const int64_t deadline = Now() + 100 * kMillisecond;
   annulusRequest* receive = mesh.Receive(1, 0, 1, Whole(got), deadline);
-  annulusRequest* send = mesh.Send(0, 1, 1, Whole(sent));
+  annulusRequest* send = mesh.Send(0, 1, 1, Whole(sent), deadline + 1000 * kMillisecond);
   while (FakeGpu::The().Count().copies_ever == before && Now() < deadline) {
   }
   while (Now() < deadline) {

@@ -206,7 +206,9 @@ void* FakeGpu::Allocate(size_t bytes) {
     if (at - address >= Rounded(bytes)) break;
     address = at + Rounded(block.bytes);
   }
-  blocks_[address] = {next_id_, bytes, next_id_ % 3 == 0, std::make_unique<uint8_t[]>(bytes)};
+  Block& block = blocks_[address];
+  block = {next_id_, bytes, next_id_ % 3 == 0, {}};
+  block.backing.reset(static_cast<uint8_t*>(std::calloc(bytes, 1)));
   ++next_id_;
   return reinterpret_cast<void*>(address);
 }

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -63,11 +64,14 @@ class FakeGpu final : public DeviceMemory {
   friend class FakeDevice;
   friend class FakeStream;
 
+  struct FreeMemory {
+    void operator()(uint8_t* memory) const { std::free(memory); }
+  };
   struct Block {
     uint64_t id = 0;
     size_t bytes = 0;
     bool by_descriptor = false;
-    std::unique_ptr<uint8_t[]> backing;
+    std::unique_ptr<uint8_t[], FreeMemory> backing;
   };
   struct Mapping {
     uint64_t id = 0;  // of the block
