@@ -21,6 +21,11 @@
 
 namespace annulus::transport::cuipc {
 
+// Addresses of a device are numbers here, summed and never read.
+inline void* PointerTo(uint64_t address) {
+  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // What lies at an address: host memory, or a part of a whole allocation of the device.
 struct Allocation {
   bool on_device = false;

@@ -34,7 +34,7 @@ absl::Status Peer::Share(const std::vector<Allocation>& memory) {
       swept = true;
       std::vector<uint64_t> gone;
       for (const auto& [id, known] : told_) {
-        const auto found = device_->Find(reinterpret_cast<const void*>(known.base));
+        const auto found = device_->Find(PointerTo(known.base));
         if (!found.ok() || found->id != id) gone.push_back(id);
       }
       for (const uint64_t id : gone) Forget(id);

@@ -42,8 +42,7 @@ absl::Status PlaceOnDevice(CopyDevice* device, uint64_t address, uint64_t bytes,
   while (bytes > 0) {
     const Allocation* allocation = Known(placement->memory, address);
     if (allocation == nullptr) {
-      ANNULUS_ASSIGN_OR_RETURN(Allocation found,
-                               device->Find(reinterpret_cast<const void*>(address)));
+      ANNULUS_ASSIGN_OR_RETURN(Allocation found, device->Find(PointerTo(address)));
       if (!found.on_device || !Holds(found, address)) {
         return absl::InvalidArgumentError("a segment of device memory ends beyond its allocation");
       }
@@ -102,9 +101,8 @@ std::vector<Copy> CutCopies(const std::vector<Piece>& from, const std::vector<ui
   for (size_t target = 0; target < to.size(); ++target) {
     for (uint64_t written = 0; written < to[target].bytes;) {
       const uint64_t bytes = std::min(from[source].bytes - read, to[target].bytes - written);
-      copies.push_back(
-          {reinterpret_cast<void*>(to_base[target] + to[target].offset + written),
-           reinterpret_cast<const void*>(from_base[source] + from[source].offset + read), bytes});
+      copies.push_back({PointerTo(to_base[target] + to[target].offset + written),
+                        PointerTo(from_base[source] + from[source].offset + read), bytes});
       written += bytes;
       read += bytes;
       if (read == from[source].bytes) {

@@ -58,9 +58,8 @@ class RuntimeDevice final : public CopyDevice {
     if (legacy != 0) {
       cudaIpcMemHandle_t handle{};
       static_assert(sizeof(handle) == sizeof(memory.ipc));
-      ANNULUS_RETURN_IF_ERROR(
-          ToStatus(cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(allocation.base)),
-                   "cudaIpcGetMemHandle"));
+      ANNULUS_RETURN_IF_ERROR(ToStatus(cudaIpcGetMemHandle(&handle, PointerTo(allocation.base)),
+                                       "cudaIpcGetMemHandle"));
       std::copy_n(reinterpret_cast<const uint8_t*>(&handle), sizeof(handle), memory.ipc.begin());
       return memory;
     }
@@ -74,8 +73,7 @@ class RuntimeDevice final : public CopyDevice {
     }
     CUmemGenericAllocationHandle handle{};
     ANNULUS_RETURN_IF_ERROR(
-        Driver(driver_.retain(&handle, reinterpret_cast<void*>(allocation.base)),
-               "cuMemRetainAllocationHandle"));
+        Driver(driver_.retain(&handle, PointerTo(allocation.base)), "cuMemRetainAllocationHandle"));
     int descriptor = -1;
     const absl::Status exported = Driver(
         driver_.export_handle(&descriptor, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
@@ -90,7 +88,7 @@ class RuntimeDevice final : public CopyDevice {
     ANNULUS_RETURN_IF_ERROR(Enter());
     if (memory.descriptor) return MapDescriptor(memory);
     // A process cannot open its own handle, and need not: one address space.
-    if (own) return reinterpret_cast<void*>(memory.allocation.base);
+    if (own) return PointerTo(memory.allocation.base);
     cudaIpcMemHandle_t handle{};
     std::copy(memory.ipc.begin(), memory.ipc.end(), reinterpret_cast<uint8_t*>(&handle));
     void* mapped = nullptr;
@@ -219,11 +217,10 @@ class RuntimeDevice final : public CopyDevice {
   absl::StatusOr<void*> MapDescriptor(const SharedMemory& memory) {
     const size_t bytes = memory.allocation.bytes;
     CUmemGenericAllocationHandle handle{};
-    ANNULUS_RETURN_IF_ERROR(
-        Driver(driver_.import_handle(
-                   &handle, reinterpret_cast<void*>(static_cast<intptr_t>(memory.descriptor.get())),
-                   CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
-               "cuMemImportFromShareableHandle"));
+    ANNULUS_RETURN_IF_ERROR(Driver(
+        driver_.import_handle(&handle, PointerTo(static_cast<uint64_t>(memory.descriptor.get())),
+                              CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
+        "cuMemImportFromShareableHandle"));
     CUdeviceptr address = 0;
     absl::Status status = Driver(driver_.reserve(&address, bytes, 0, 0, 0), "cuMemAddressReserve");
     if (status.ok()) status = Driver(driver_.map(address, bytes, 0, handle, 0), "cuMemMap");
@@ -240,7 +237,7 @@ class RuntimeDevice final : public CopyDevice {
       if (address != 0) driver_.free_address(address, bytes);
       return status;
     }
-    void* const imported = reinterpret_cast<void*>(address);
+    void* const imported = PointerTo(address);
     std::lock_guard lock(mutex_);
     opened_[imported] = bytes;
     return imported;
