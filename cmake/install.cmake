@@ -4,7 +4,8 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-foreach(target annulus annulus-coordinator annulus-worker annulus-compute-cpu annulus-compute-cuda annulus-transport-host)
+foreach(target annulus annulus-coordinator annulus-worker annulus-compute-cpu annulus-compute-cuda annulus-transport-host
+        annulus-transport-cuipc)
   if(TARGET ${target})
     install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime
                               LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)

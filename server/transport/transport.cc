@@ -84,6 +84,14 @@ const char* WordsFor(annulusTransportStatus status) {
   }
 }
 
+// Why `open` failed, where the plugin tells.
+std::string OpenError(const annulusTransportV1* table) {
+  const bool tells =
+      table->struct_size >= offsetof(annulusTransportV1, open_error) + sizeof(table->open_error) &&
+      table->open_error != nullptr && table->open_error()[0] != '\0';
+  return tells ? std::string("; ") + table->open_error() : "";
+}
+
 std::string PeerWords(const char* direction, int32_t peer) {
   return std::string(direction) + " peer " + std::to_string(peer);
 }
@@ -159,7 +167,8 @@ absl::Status Transport::Add(const annulusTransportV1* table, const TransportOpti
     return absl::Status(CodeOf(status), std::string("open transport ") + table->name + ", rank " +
                                             std::to_string(options.rank) + " of " +
                                             std::to_string(options.size) + " on " +
-                                            options.bind_address + ": " + WordsFor(status));
+                                            options.bind_address + ": " + WordsFor(status) +
+                                            OpenError(table));
   }
   rank_ = options.rank;
   wires_.push_back(wire);

@@ -171,6 +171,8 @@ typedef struct annulusTransportV1 {
    * group's transfers posts its own in one group. Groups do not nest. */
   void (*group_begin)(annulusTransport* transport);
   annulusTransportStatus (*group_end)(annulusTransport* transport);
+  /* The last failure of `open` on this thread, in words; never NULL. The function may be NULL. */
+  const char* (*open_error)(void);
 } annulusTransportV1;
 
 #ifdef __cplusplus

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transport/pacing/pacing.h"
 
+#include <cstddef>
 #include <mutex>
 
 #include "server/transport/pacing/paced_transport.h"
@@ -138,11 +139,20 @@ void SetNotify(annulusTransport* transport, void (*notify)(void*), void* context
   TransportOf(transport)->SetNotify(notify, context);
 }
 
+const char* OpenError() {
+  std::lock_guard lock(TheDefaults().mutex);
+  const annulusTransportV1* const inner = TheDefaults().inner;
+  const bool tells =
+      inner->struct_size >= offsetof(annulusTransportV1, open_error) + sizeof(inner->open_error) &&
+      inner->open_error != nullptr;
+  return tells ? inner->open_error() : "";
+}
+
 }  // namespace
 
 const annulusTransportV1* PacingTransport(const annulusTransportV1* inner,
                                           const PacingModel& model) {
-  static const annulusTransportV1 table = {
+  static annulusTransportV1 table = {
       .struct_size = sizeof(annulusTransportV1),
       .abi_minor = 2,
       .name = "pacing",
@@ -164,8 +174,12 @@ const annulusTransportV1* PacingTransport(const annulusTransportV1* inner,
       .set_notify = SetNotify,
       .group_begin = nullptr,
       .group_end = nullptr,
+      .open_error = OpenError,
   };
   std::lock_guard lock(TheDefaults().mutex);
+  // The words about a transfer lie in host memory, whatever else goes through `inner`.
+  table.caps =
+      inner->caps & (ANNULUS_TRANSPORT_CAP_HOST_MEMORY | ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY);
   TheDefaults().inner = inner;
   TheDefaults().model = model;
   return &table;

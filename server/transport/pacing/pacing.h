@@ -46,6 +46,9 @@ class Wire {
 // and end_ns are those emulated times; where the real copy took longer, it wins. An operation whose
 // emulated end lies beyond its deadline fails with DEADLINE at the deadline.
 //
+// `inner` must take host memory, if only for those words; the transfers themselves may lie in
+// whatever memory it takes.
+//
 // All ranks must run on one machine (one CLOCK_MONOTONIC). The model is process-wide and taken by
 // each `open`; call this again to change it. `inner` must outlive the process's transports.
 const annulusTransportV1* PacingTransport(const annulusTransportV1* inner,

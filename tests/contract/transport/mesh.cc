@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <time.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <thread>
@@ -38,7 +39,7 @@ OpenRank OpenOne(const Kind& kind, const RankOptions& options) {
   return opened;
 }
 
-Mesh::Mesh(const Kind& kind, int32_t size) : table_(kind.table()) {
+Mesh::Mesh(const Kind& kind, int32_t size) : table_(kind.table()), memory_(kind.memory) {
   std::vector<annulusTransportHandle> handles;
   for (int32_t rank = 0; rank < size; ++rank) {
     const OpenRank opened = OpenOne(kind, {.rank = rank, .size = size});
@@ -59,6 +60,9 @@ Mesh::~Mesh() {
   std::vector<std::thread> threads;
   for (int32_t rank = 0; rank < size(); ++rank) threads.emplace_back([this, rank] { Close(rank); });
   for (std::thread& thread : threads) thread.join();
+  if (memory_ != nullptr) {
+    EXPECT_EQ(memory_->Violations(), "");
+  }
 }
 
 void Mesh::Close(int32_t rank) {
@@ -67,29 +71,69 @@ void Mesh::Close(int32_t rank) {
   transport = nullptr;
 }
 
+// A few segments an allocation, from its end to its start and apart from each other: neither order
+// nor place is what a transport could hope for.
+Mesh::Staged Mesh::Stage(const std::vector<annulusSegment>& segments, bool upload) const {
+  constexpr size_t kSegmentsPerAllocation = 100;
+  constexpr size_t kGapBytes = 16;
+  Staged staged{.host = segments, .device = segments};
+  for (size_t first = 0; first < segments.size(); first += kSegmentsPerAllocation) {
+    const size_t last = std::min(first + kSegmentsPerAllocation, segments.size());
+    size_t bytes = 1;
+    for (size_t i = first; i < last; ++i) bytes += segments[i].bytes + kGapBytes;
+    auto* at = static_cast<uint8_t*>(memory_->Allocate(bytes)) + bytes;
+    staged.allocations.push_back(at - bytes);
+    for (size_t i = first; i < last; ++i) {
+      at -= segments[i].bytes + kGapBytes;
+      staged.device[i].data = at;
+      if (upload && segments[i].bytes > 0) memory_->Upload(at, segments[i].data, segments[i].bytes);
+    }
+  }
+  return staged;
+}
+
+annulusRequest* Mesh::Post(int32_t rank, bool is_send, int32_t peer, uint64_t tag,
+                           const std::vector<annulusSegment>& segments, int64_t deadline_ns) const {
+  Staged staged;
+  if (memory_ != nullptr) staged = Stage(segments, is_send);
+  const std::vector<annulusSegment>& posted = memory_ != nullptr ? staged.device : segments;
+  annulusRequest* request = nullptr;
+  EXPECT_EQ((is_send ? table_->isend : table_->irecv)(at(rank), peer, tag, posted.data(),
+                                                      posted.size(), deadline_ns, &request),
+            ANNULUS_TRANSPORT_OK);
+  if (memory_ == nullptr) return request;
+  if (is_send) staged.host.clear();
+  std::lock_guard lock(mutex_);
+  staged_[request] = std::move(staged);
+  return request;
+}
+
 annulusRequest* Mesh::Send(int32_t from, int32_t to, uint64_t tag,
                            const std::vector<annulusSegment>& segments, int64_t deadline_ns) const {
-  annulusRequest* request = nullptr;
-  EXPECT_EQ(
-      table_->isend(at(from), to, tag, segments.data(), segments.size(), deadline_ns, &request),
-      ANNULUS_TRANSPORT_OK);
-  return request;
+  return Post(from, true, to, tag, segments, deadline_ns);
 }
 
 annulusRequest* Mesh::Receive(int32_t at_rank, int32_t from, uint64_t tag,
                               const std::vector<annulusSegment>& segments,
                               int64_t deadline_ns) const {
-  annulusRequest* request = nullptr;
-  EXPECT_EQ(table_->irecv(at(at_rank), from, tag, segments.data(), segments.size(), deadline_ns,
-                          &request),
-            ANNULUS_TRANSPORT_OK);
-  return request;
+  return Post(at_rank, false, from, tag, segments, deadline_ns);
 }
 
 annulusCompletion Mesh::Finish(annulusRequest* request) const {
   annulusCompletion completion{};
   EXPECT_EQ(table_->wait(&request, 1, &completion), ANNULUS_TRANSPORT_OK);
+  Staged staged;
+  if (memory_ != nullptr) {
+    std::lock_guard lock(mutex_);
+    staged = std::move(staged_[request]);
+    staged_.erase(request);
+  }
   table_->release(request);
+  for (size_t i = 0; i < staged.host.size() && completion.status == ANNULUS_TRANSPORT_OK; ++i) {
+    if (staged.host[i].bytes == 0) continue;
+    memory_->Download(staged.host[i].data, staged.device[i].data, staged.host[i].bytes);
+  }
+  for (void* allocation : staged.allocations) memory_->Free(allocation);
   return completion;
 }
 

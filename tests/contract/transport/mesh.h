@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "server/transport/transport_plugin.h"
+#include "tests/contract/transport/memory.h"
 
 namespace annulus::transport {
 
@@ -15,6 +18,9 @@ struct Kind {
   std::string name;
   std::function<const annulusTransportV1*()> table;
   bool one_host = true;  // otherwise every rank names a host of its own
+  // Where segments lie; null: where the test has them. A Mesh has the memory of an operation from
+  // its posting to its end, and no longer.
+  DeviceMemory* memory = nullptr;
 };
 
 inline constexpr double kPeerTimeoutSeconds = 1.0;
@@ -63,8 +69,21 @@ class Mesh {
   std::string LastError(int32_t rank, int32_t* peer = nullptr) const;
 
  private:
+  // The segments of an operation in device memory.
+  struct Staged {
+    std::vector<annulusSegment> host;
+    std::vector<annulusSegment> device;
+    std::vector<void*> allocations;
+  };
+  Staged Stage(const std::vector<annulusSegment>& segments, bool upload) const;
+  annulusRequest* Post(int32_t rank, bool is_send, int32_t peer, uint64_t tag,
+                       const std::vector<annulusSegment>& segments, int64_t deadline_ns) const;
+
   const annulusTransportV1* table_;
+  DeviceMemory* const memory_;
   std::vector<annulusTransport*> transports_;
+  mutable std::mutex mutex_;
+  mutable std::map<annulusRequest*, Staged> staged_;
 };
 
 // The whole of `bytes` as one segment.
