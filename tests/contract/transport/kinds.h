@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "server/transport/host/host_plugin.h"
+#include "server/transport/nccl/nccl_plugin.h"
 #include "server/transport/pacing/pacing.h"
 #include "tests/contract/transport/mesh.h"
 
@@ -33,8 +34,23 @@ inline Kind PacedHost() {
           .one_host = true};
 }
 
+// Over a model of NCCL and CUDA, whose device memory is this process's own.
+inline Kind NcclOverModel() {
+  return {.name = "NcclOverModel",
+          .table = [] { return NcclPlugin(); },
+          .one_host = true,
+          .outlives_a_rank = false};
+}
+
+// Those whose ranks may live in processes of their own.
+inline std::vector<Kind> ProcessKinds() { return {HostShm(), HostTcp(), PacedHost()}; }
+
 // A new transport joins the suite by being listed here.
-inline std::vector<Kind> AllKinds() { return {HostShm(), HostTcp(), PacedHost()}; }
+inline std::vector<Kind> AllKinds() {
+  std::vector<Kind> kinds = ProcessKinds();
+  kinds.push_back(NcclOverModel());
+  return kinds;
+}
 
 inline std::string KindName(const ::testing::TestParamInfo<Kind>& info) { return info.param.name; }
 

@@ -15,6 +15,8 @@ struct Kind {
   std::string name;
   std::function<const annulusTransportV1*()> table;
   bool one_host = true;  // otherwise every rank names a host of its own
+  // The others go on after a rank has closed. A communicator of GPUs cannot lose a member.
+  bool outlives_a_rank = true;
 };
 
 inline constexpr double kPeerTimeoutSeconds = 1.0;
