@@ -52,10 +52,13 @@ void Lane::Run() {
     CheckHealth();
     if (!halted()) Sleep(flights_.empty() ? kIdleNs : kPollNs);
   }
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   out_ = true;
   commands_.clear();
   changed_.notify_all();
+  if (!abandoned_) return;
+  lock.unlock();
+  Release();
 }
 
 void Lane::Post(std::function<void()> command) {
@@ -116,13 +119,14 @@ bool Lane::GroupOf(const std::vector<Call>& calls) {
   const Comm comm = comm_.load(std::memory_order_acquire);
   if (halted() || !Good(nccl_->GroupStart(), "ncclGroupStart")) return false;
   for (const Call& call : calls) {
+    if (halted()) return false;
     const Result result = call.is_send
                               ? nccl_->Send(call.data, call.bytes, call.peer, comm, stream_)
                               : nccl_->Recv(call.data, call.bytes, call.peer, comm, stream_);
     if (result == Result::kInProgress) continue;
     if (!Good(result, call.is_send ? "ncclSend" : "ncclRecv")) return false;
   }
-  return Good(Settle(nccl_->GroupEnd()), "ncclGroupEnd");
+  return !halted() && Good(Settle(nccl_->GroupEnd()), "ncclGroupEnd");
 }
 
 void Lane::PollFlights() {

@@ -64,7 +64,9 @@ class Lane {
   void Halt();
   bool WaitOut(int64_t limit_ns);  // true: the thread has returned from Run
   void Stop(bool for_good);        // revokes, or aborts where it cannot or need not be kept
-  void Free();                     // aborts what is left, and frees stream and events
+  // Aborts what is left, and frees stream and events. If the thread does not come back, it is left
+  // to do that itself, should NCCL ever return.
+  void Free();
 
  private:
   struct Flight {
@@ -88,6 +90,8 @@ class Lane {
   // Until NCCL is no longer busy with what it was asked; kInProgress only when halted.
   Result Settle(Result result);
   bool Revoked(Comm comm);
+  void AbortComm();
+  void Release();
   bool GroupOf(const std::vector<Call>& calls);
   bool Good(Result result, const char* call);
   bool Good(const absl::Status& status);
@@ -107,6 +111,7 @@ class Lane {
   std::condition_variable changed_;
   std::deque<std::function<void()>> commands_;
   bool out_ = false;
+  bool abandoned_ = false;  // nobody waits for the thread any more
   std::atomic<bool> halted_{false};
   std::atomic<Comm> comm_{nullptr};
   std::atomic<bool> initialised_{false};

@@ -54,17 +54,27 @@ void Lane::Stop(bool for_good) {
     registrations_.clear();
   }
   if (!for_good && initialised_.load(std::memory_order_acquire) && Revoked(comm)) return;
-  nccl_->Abort(comm);
-  comm_.store(nullptr, std::memory_order_release);
+  AbortComm();
 }
 
 void Lane::Free() {
   (void)cuda_->Enter();
-  const bool out = WaitOut(options_.abort_ns / 4);
+  WaitOut(options_.abort_ns / 4);
+  AbortComm();
+  if (!WaitOut(2 * options_.abort_ns)) {  // the abort may have brought it back
+    std::lock_guard lock(mutex_);
+    abandoned_ = !out_;
+    if (abandoned_) return;
+  }
+  Release();
+}
+
+void Lane::AbortComm() {
   if (const Comm comm = comm_.exchange(nullptr); comm != nullptr) nccl_->Abort(comm);
-  if (!out) WaitOut(2 * options_.abort_ns);  // the abort may have brought it back
-  std::lock_guard lock(mutex_);
-  if (!out_) return;
+}
+
+void Lane::Release() {
+  AbortComm();  // one that came up after all
   for (const CudaApi::Event event : events_) cuda_->DestroyEvent(event);
   if (warm_memory_ != nullptr) cuda_->Free(warm_memory_);
   if (stream_ != nullptr) cuda_->DestroyStream(stream_);

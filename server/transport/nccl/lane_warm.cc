@@ -27,9 +27,10 @@ void Lane::Warm() {
   const int32_t previous = (self + size - 1) % size;
   warm_out_ = Payload(self, next, true) + Payload(self, previous, false);
   warm_in_.assign(2 * kPayloadBytes, '\0');
-  absl::StatusOr<void*> memory = cuda_->Allocate(4 * kPayloadBytes);
   const CudaApi::Event arrived = TakeEvent();
-  if (!Good(memory.status()) || halted()) return;
+  if (halted()) return;
+  const absl::StatusOr<void*> memory = cuda_->Allocate(4 * kPayloadBytes);
+  if (!Good(memory.status())) return;
   warm_memory_ = *memory;
   auto* const out = static_cast<char*>(warm_memory_);
   char* const in = out + 2 * kPayloadBytes;

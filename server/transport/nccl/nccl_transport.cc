@@ -124,7 +124,7 @@ annulusTransportStatus NcclTransport::Connect(const annulusTransportHandle* hand
   if (status != ANNULUS_TRANSPORT_OK) {
     const Fault seen = control_->LastFault(status);
     SetError(seen.suspect, seen.text);
-    return status;
+    return seen.status;
   }
   {
     std::lock_guard lock(state_mutex_);

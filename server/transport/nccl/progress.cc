@@ -78,6 +78,7 @@ void NcclTransport::TakeBatch(const Batch& batch) {
 void NcclTransport::StartJoining() {
   connected_ = true;
   joining_ = true;
+  if (fault_.has_value()) return;
   if (!loaded_.ok()) {
     return OnFault({ANNULUS_TRANSPORT_RESOURCE, rank_,
                     "rank " + std::to_string(rank_) + ": " + std::string(loaded_.message())});
@@ -187,6 +188,8 @@ std::string NcclTransport::JoiningWords(int32_t* suspect) const {
 
 void NcclTransport::ApplyFault() {
   if (!fault_.has_value() || fault_applied_) return;
+  // Before it is connected the control transport reaches nobody. What is wrong here is told then.
+  if (!connected_ && !closing_ && fault_->status != ANNULUS_TRANSPORT_ABORTED) return;
   fault_applied_ = true;
   joining_ = false;
   SetError(fault_->suspect, fault_->text);
