@@ -2,6 +2,7 @@
 #include "tests/contract/transport/kinds.h"
 
 #include "server/transport/cuipc/cuipc_plugin.h"
+#include "server/transport/nccl/nccl_plugin.h"
 #include "tests/contract/transport/fake_gpu.h"
 #include "tests/support/under_sanitizer.h"
 
@@ -30,11 +31,22 @@ Kind PacedCuipc() {
   return kind;
 }
 
+// Over a model of NCCL and CUDA, whose device memory is this process's own.
+Kind NcclOverModel() {
+  return {.name = "NcclOverModel", .table = [] { return NcclPlugin(); }, .outlives_a_rank = false};
+}
+
 }  // namespace
 
-std::vector<Kind> AllKinds() {
+std::vector<Kind> ProcessKinds() {
   std::vector<Kind> kinds = {HostShm(), HostTcp(), PacedHost(), Cuipc(), CuipcHostMemory()};
   if (!kUnderSanitizer) kinds.push_back(PacedCuipc());
+  return kinds;
+}
+
+std::vector<Kind> AllKinds() {
+  std::vector<Kind> kinds = ProcessKinds();
+  kinds.push_back(NcclOverModel());
   return kinds;
 }
 

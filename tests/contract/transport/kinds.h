@@ -33,6 +33,8 @@ inline Kind PacedHost() {
           .one_host = true};
 }
 
+// Those whose ranks may live in processes of their own.
+std::vector<Kind> ProcessKinds();
 // A new transport joins the suite by being listed in kinds.cc.
 std::vector<Kind> AllKinds();
 

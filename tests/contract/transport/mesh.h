@@ -21,6 +21,8 @@ struct Kind {
   // Where segments lie; null: where the test has them. A Mesh has the memory of an operation from
   // its posting to its end, and no longer.
   DeviceMemory* memory = nullptr;
+  // The others go on after a rank has closed. A communicator of GPUs cannot lose a member.
+  bool outlives_a_rank = true;
 };
 
 inline constexpr double kPeerTimeoutSeconds = 1.0;

@@ -234,7 +234,7 @@ TEST_P(ProcessTest, AbortCrossesProcesses) {
   EXPECT_EQ(Join(), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, ProcessTest, ::testing::ValuesIn(AllKinds()), KindName);
+INSTANTIATE_TEST_SUITE_P(Transports, ProcessTest, ::testing::ValuesIn(ProcessKinds()), KindName);
 
 }  // namespace
 }  // namespace annulus::transport

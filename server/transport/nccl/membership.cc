@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/transport/nccl/membership.h"
+
+#include <algorithm>
+
+namespace annulus::transport::nccl {
+
+std::vector<Membership> MembershipsOf(int32_t rank, int32_t size, int32_t window) {
+  Membership inner{ANNULUS_LEVEL_INNER, rank % window, {}};
+  for (int32_t i = 0; i < window; ++i) inner.ranks.push_back(rank - rank % window + i);
+  Membership outer{ANNULUS_LEVEL_OUTER, rank / window, {}};
+  for (int32_t other = rank % window; other < size; other += window) outer.ranks.push_back(other);
+  std::vector<Membership> memberships;
+  if (inner.size() > 1) memberships.push_back(std::move(inner));
+  if (outer.size() > 1) memberships.push_back(std::move(outer));
+  return memberships;
+}
+
+int32_t IndexOf(const Membership& membership, int32_t rank) {
+  const auto found = std::find(membership.ranks.begin(), membership.ranks.end(), rank);
+  return found == membership.ranks.end() ? -1
+                                         : static_cast<int32_t>(found - membership.ranks.begin());
+}
+
+const char* LevelName(annulusLevel level) {
+  return level == ANNULUS_LEVEL_INNER ? "inner" : "outer";
+}
+
+}  // namespace annulus::transport::nccl
