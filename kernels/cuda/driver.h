@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/cuda/kernel_table.h"
+#include "kernels/cuda/tensor_map.h"
 
 namespace annulus::kernels::cuda {
 
@@ -51,6 +52,9 @@ class Driver {
   virtual absl::StatusOr<bool> Reached(Event event) = 0;
 
   virtual absl::Status Zero(void* memory, size_t bytes, Stream stream) = 0;
+  // Compute capability 9.0. Touches no device: the memory need not be there yet. INVALID_ARGUMENT
+  // for what cannot be mapped (CanMap).
+  virtual absl::StatusOr<TensorMap> EncodeMap(const TensorMapSpec& spec) = 0;
   // `params` is copied before the call returns: ShapeOf(kernel).params_bytes of it. 1 <= blocks.
   virtual absl::Status Launch(KernelId kernel, int64_t blocks, const void* params,
                               Stream stream) = 0;

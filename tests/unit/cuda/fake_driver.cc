@@ -14,6 +14,7 @@
 #include "kernels/cuda/portable/row_ops.h"
 #include "server/base/status_macros.h"
 #include "tests/unit/cuda/block_emulator.h"
+#include "tests/unit/cuda/emulated_tensor_map.h"
 
 namespace annulus::kernels::cuda {
 namespace {
@@ -92,6 +93,10 @@ class FakeDriver final : public Driver {
     ANNULUS_RETURN_IF_ERROR(Try("Zero"));
     std::memset(memory, 0, bytes);
     return absl::OkStatus();
+  }
+  absl::StatusOr<TensorMap> EncodeMap(const TensorMapSpec& spec) override {
+    ANNULUS_RETURN_IF_ERROR(Try("EncodeMap"));
+    return EncodeEmulatedMap(spec);
   }
   absl::Status Launch(KernelId kernel, int64_t blocks, const void* params, Stream) override {
     ANNULUS_RETURN_IF_ERROR(Try("Launch"));
