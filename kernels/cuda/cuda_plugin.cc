@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/driver.h"
+#include "kernels/cuda/hopper_plan.h"
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/plugin_border.h"
@@ -23,11 +24,14 @@
 
 struct annulusDevice {
   std::unique_ptr<annulus::kernels::cuda::Driver> driver;
+  annulus::kernels::cuda::Provider provider;
+  int blocks_max;  // of a persistent grid: the multiprocessors that are not spared
 };
 
 struct annulusStream {
   annulus::kernels::cuda::Driver* driver;
   annulus::kernels::cuda::Driver::Stream stream;
+  annulusDevice* device;
 };
 
 struct annulusEvent {
@@ -62,6 +66,7 @@ absl::Status CheckDevice(int ordinal, const cuda::DeviceProperties& properties) 
   }
   for (int id = 0; id < cuda::kKernelCount; ++id) {
     const cuda::KernelShape& shape = cuda::ShapeOf(static_cast<KernelId>(id));
+    if (!cuda::RunsOn(shape, properties)) continue;
     if (static_cast<int64_t>(shape.shared_bytes) > properties.shared_bytes_block) {
       return absl::InvalidArgumentError(absl::StrCat(
           "device ", ordinal, ": ", properties.name, " has ", properties.shared_bytes_block,
@@ -69,6 +74,12 @@ absl::Status CheckDevice(int ordinal, const cuda::DeviceProperties& properties) 
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckSpareUnits(int spare_units, const cuda::DeviceProperties& properties) {
+  if (spare_units >= 0 && spare_units < properties.multiprocessors) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("spare_units ", spare_units, ", expected 0 to ",
+                                                 properties.multiprocessors - 1));
 }
 
 annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** device) {
@@ -80,7 +91,12 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
     ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<Driver> driver,
                              cuda::OpenDriver(options.device_ordinal));
     ANNULUS_RETURN_IF_ERROR(CheckDevice(options.device_ordinal, driver->properties()));
-    *device = new annulusDevice{std::move(driver)};
+    const cuda::DeviceProperties& properties = driver->properties();
+    ANNULUS_ASSIGN_OR_RETURN(const cuda::Provider provider,
+                             cuda::ParseProvider(options.provider, properties));
+    ANNULUS_RETURN_IF_ERROR(CheckSpareUnits(options.spare_units, properties));
+    const int blocks_max = properties.multiprocessors - options.spare_units;
+    *device = new annulusDevice{std::move(driver), provider, blocks_max};
     return absl::OkStatus();
   });
 }
@@ -127,7 +143,8 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    auto made = std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr});
+    auto made =
+        std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr, device});
     ANNULUS_ASSIGN_OR_RETURN(made->stream, device->driver->CreateStream());
     *stream = made.release();
     return absl::OkStatus();
@@ -215,10 +232,37 @@ annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
   });
 }
 
+// Whether the call goes to the kernels of compute capability 9.0.
+absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const annulusAttendArgs& args) {
+  const cuda::KernelShape& any = cuda::ShapeOf(KernelId::kAttendHopperBf16_128);
+  if (device.provider == cuda::Provider::kPortable) return false;
+  if (!cuda::RunsOn(any, device.driver->properties())) return false;
+  const absl::Status takes = cuda::CheckHopperTakes(args);
+  if (!takes.ok() && device.provider == cuda::Provider::kSm90) return takes;
+  return takes.ok();
+}
+
+absl::Status AttendHopper(annulusStream* stream, const annulusAttendArgs& args) {
+  ANNULUS_ASSIGN_OR_RETURN(cuda::HopperAttendPlan plan,
+                           cuda::PlanHopperAttend(args, stream->device->blocks_max));
+  if (plan.launches.empty()) return absl::OkStatus();
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap q, stream->driver->EncodeMap(plan.q));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap k, stream->driver->EncodeMap(plan.k));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap v, stream->driver->EncodeMap(plan.v));
+  for (auto& launch : plan.launches) {
+    launch.params.q = q;
+    launch.params.k = k;
+    launch.params.v = v;
+  }
+  return LaunchAll(stream, plan.launches);
+}
+
 annulusComputeStatus Attend(annulusStream* stream, const annulusAttendArgs* args) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(CheckAttend(args));
+    ANNULUS_ASSIGN_OR_RETURN(const bool hopper, TakesHopper(*stream->device, *args));
+    if (hopper) return AttendHopper(stream, *args);
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttend(*args));
     return LaunchAll(stream, launches);
   });
@@ -286,7 +330,7 @@ annulusComputeStatus FillZero(annulusStream* stream, void* memory, size_t bytes)
 const annulusComputeV1* CudaPlugin() {
   static const annulusComputeV1 plugin = {
       .struct_size = sizeof(annulusComputeV1),
-      .abi_minor = 1,
+      .abi_minor = 2,
       .name = "cuda",
       .caps = ANNULUS_COMPUTE_CAP_BACKWARD | ANNULUS_COMPUTE_CAP_SLIDING_WINDOW |
               ANNULUS_COMPUTE_CAP_ASYNC,

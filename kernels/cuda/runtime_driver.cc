@@ -9,7 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/driver.h"
+#include "kernels/cuda/hopper_plan.h"
 #include "kernels/cuda/portable/kernels.h"
+#include "kernels/cuda/sm90/kernels.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::kernels::cuda {
@@ -86,6 +88,10 @@ absl::StatusOr<DeviceProperties> QueryProperties(int ordinal) {
   return properties;
 }
 
+const void* FunctionOf(KernelId id) {
+  return ShapeOf(id).hopper ? HopperFunction(id) : KernelFunction(id);
+}
+
 class RuntimeDriver final : public Driver {
  public:
   RuntimeDriver(int ordinal, DeviceProperties properties)
@@ -99,9 +105,10 @@ class RuntimeDriver final : public Driver {
     if (properties_.capability_major < 8) return absl::OkStatus();  // refused by the caller
     for (int id = 0; id < kKernelCount; ++id) {
       const KernelShape& shape = ShapeOf(static_cast<KernelId>(id));
+      if (!RunsOn(shape, properties_)) continue;  // has no code for this device
       if (static_cast<int64_t>(shape.shared_bytes) > properties_.shared_bytes_block) continue;
       ANNULUS_RETURN_IF_ERROR(
-          ToStatus(cudaFuncSetAttribute(KernelFunction(static_cast<KernelId>(id)),
+          ToStatus(cudaFuncSetAttribute(FunctionOf(static_cast<KernelId>(id)),
                                         cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         static_cast<int>(shape.shared_bytes)),
                    shape.name));
@@ -170,7 +177,7 @@ class RuntimeDriver final : public Driver {
     ANNULUS_RETURN_IF_ERROR(Enter());
     const KernelShape& shape = ShapeOf(kernel);
     void* arguments[] = {const_cast<void*>(params)};
-    return ToStatus(cudaLaunchKernel(KernelFunction(kernel), dim3(static_cast<unsigned>(blocks)),
+    return ToStatus(cudaLaunchKernel(FunctionOf(kernel), dim3(static_cast<unsigned>(blocks)),
                                      dim3(static_cast<unsigned>(shape.threads)), arguments,
                                      shape.shared_bytes, static_cast<cudaStream_t>(stream)),
                     shape.name);

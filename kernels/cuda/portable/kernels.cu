@@ -116,8 +116,9 @@ const void* KernelFunction(KernelId id) {
       return Address(ConvertKernel);
     case KernelId::kAccumulate:
       return Address(AccumulateKernel);
+    default:
+      return nullptr;
   }
-  return nullptr;
 }
 
 }  // namespace annulus::kernels::cuda

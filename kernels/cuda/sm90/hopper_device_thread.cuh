@@ -17,11 +17,18 @@ namespace annulus::kernels::cuda {
 class HopperDeviceThread {
  public:
   __device__ __forceinline__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ __forceinline__ int warpgroup() const {
+    return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroupThreads, 0);
+  }
   __device__ __forceinline__ int64_t block() const { return blockIdx.x; }
   __device__ __forceinline__ int64_t blocks() const { return gridDim.x; }
   __device__ __forceinline__ uint32_t shared() const {
     extern __shared__ __align__(1024) uint8_t hopper_shared[];
     return static_cast<uint32_t>(__cvta_generic_to_shared(hopper_shared));
+  }
+  __device__ __forceinline__ int Forgotten(int value) const {
+    asm volatile("" : "+r"(value));
+    return value;
   }
 
   __device__ __forceinline__ uint32_t LoadWord(uint32_t address) const {

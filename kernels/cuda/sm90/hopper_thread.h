@@ -8,9 +8,14 @@
 //
 // Places
 //   int thread() const; int64_t block() const; int64_t blocks() const;
+//   int warpgroup() const;                   thread() / 128, known to be the same for the warp
 //   uint32_t shared() const;                 address of the block's shared memory, on 1024 bytes
 //   uint32_t LoadWord(uint32_t address);     and FourWords LoadFour(uint32_t address), on 16 bytes
 //   void StoreWord(uint32_t address, uint32_t word);    and StoreFour(address, FourWords)
+//   int Forgotten(int value) const;          value, as if the compiler did not know it: what is
+//   derived
+//                                            from it is worked out anew rather than kept in
+//                                            registers
 //
 // Barriers in shared memory (mbarrier): 8 bytes each. A phase is over when all arrivals have come
 // and all bytes that were expected; phases count from 0.

@@ -160,6 +160,7 @@ TEST_F(CudaPluginTest, EventsWaitUntilTheDeadline) {
 }
 
 TEST_F(CudaPluginTest, TheSmallestKernelThatHoldsTheHeadSizeIsLaunched) {
+  Fake().properties.capability_major = 8;
   TestDevice device(api_);
   struct Choice {
     annulusDtype dtype;

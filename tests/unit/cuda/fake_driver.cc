@@ -12,9 +12,11 @@
 #include "kernels/cuda/portable/forward.h"
 #include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
+#include "kernels/cuda/sm90/forward.h"
 #include "server/base/status_macros.h"
 #include "tests/unit/cuda/block_emulator.h"
 #include "tests/unit/cuda/emulated_tensor_map.h"
+#include "tests/unit/cuda/hopper_emulator.h"
 
 namespace annulus::kernels::cuda {
 namespace {
@@ -63,8 +65,26 @@ Body BodyOf(KernelId kernel, const void* params) {
       return [&](auto& t) { ConvertRows(t, rows); };
     case KernelId::kAccumulate:
       return [&](auto& t) { Accumulate(t, accumulate); };
+    default:
+      std::abort();
   }
-  std::abort();
+}
+
+using HopperBody = std::function<void(HopperThread&)>;
+
+HopperBody HopperBodyOf(KernelId kernel, const HopperAttendParams& attend) {
+  switch (kernel) {
+    case KernelId::kAttendHopperBf16_64:
+      return [&](auto& t) { AttendHopper<Bf16, 64>(t, attend); };
+    case KernelId::kAttendHopperBf16_128:
+      return [&](auto& t) { AttendHopper<Bf16, 128>(t, attend); };
+    case KernelId::kAttendHopperF16_64:
+      return [&](auto& t) { AttendHopper<F16, 64>(t, attend); };
+    case KernelId::kAttendHopperF16_128:
+      return [&](auto& t) { AttendHopper<F16, 128>(t, attend); };
+    default:
+      std::abort();
+  }
 }
 
 class FakeDriver final : public Driver {
@@ -103,6 +123,14 @@ class FakeDriver final : public Driver {
     Fake().launches.push_back({kernel, blocks});
     if (!Fake().run_kernels) return absl::OkStatus();
     const KernelShape& shape = ShapeOf(kernel);
+    if (shape.hopper) {
+      HopperEmulator emulator(shape.threads, static_cast<uint32_t>(shape.shared_bytes),
+                              Fake().schedule_seed);
+      const auto& attend = *static_cast<const HopperAttendParams*>(params);
+      const HopperBody body = HopperBodyOf(kernel, attend);
+      for (int64_t block = 0; block < blocks; ++block) emulator.Run(block, blocks, body);
+      return absl::OkStatus();
+    }
     BlockEmulator emulator(shape.threads, shape.shared_bytes);
     const Body body = BodyOf(kernel, params);
     for (int64_t block = 0; block < blocks; ++block) emulator.Run(block, body);

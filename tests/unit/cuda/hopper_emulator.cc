@@ -153,13 +153,13 @@ float HopperThread::Shuffle(float value, int lane) {
   std::vector<float>& shown = warp.shown[warp.round % 2];
   shown.resize(32);
   shown[thread_ % 32] = value;
-  emulator_->Gather(*this, warp, Wait::kWarp, 32, kShuffle);
+  emulator_->Gather(*this, warp, Wait::kOtherLanes, 32, kShuffle);
   return shown[lane];
 }
 
 void HopperThread::WaitForProducts(int commits_left) {
   HopperEmulator::Gathering& group = emulator_->of_warpgroups_[thread_ / kWarpgroupThreads];
-  emulator_->Gather(*this, group, Wait::kWarpgroup, kWarpgroupThreads,
+  emulator_->Gather(*this, group, Wait::kOtherWarps, kWarpgroupThreads,
                     kProducts + static_cast<uint32_t>(commits_left));
 }
 
@@ -179,7 +179,7 @@ void HopperEmulator::Reset() {
   rng_.seed(seed_);
   memory_ = std::make_unique<HopperMemory>(shared_bytes_);
   matrices_.assign(threads / kWarpgroupThreads, HopperMatrix(memory_.get()));
-  of_warps_.assign(threads / kWarp, {});
+  of_warps_.assign(threads / kWarpThreads, {});
   of_warpgroups_.assign(threads / kWarpgroupThreads, {});
   named_ = {};
   barriers_.clear();
@@ -229,8 +229,8 @@ bool HopperEmulator::Step() {
   bool over = true;
   for (size_t warp = 0; warp < of_warps_.size(); ++warp) {
     bool can_run = false;
-    for (int lane = 0; lane < kWarp; ++lane) {
-      const HopperThread::Wait wait = threads_[warp * kWarp + lane]->wait_;
+    for (int lane = 0; lane < kWarpThreads; ++lane) {
+      const HopperThread::Wait wait = threads_[warp * kWarpThreads + lane]->wait_;
       can_run = can_run || wait == HopperThread::Wait::kNothing;
       over = over && wait == HopperThread::Wait::kOver;
     }
@@ -250,8 +250,8 @@ bool HopperEmulator::Step() {
 }
 
 void HopperEmulator::RunWarp(int warp) {
-  for (int lane = 0; lane < kWarp; ++lane) {
-    HopperThread& thread = *threads_[warp * kWarp + lane];
+  for (int lane = 0; lane < kWarpThreads; ++lane) {
+    HopperThread& thread = *threads_[warp * kWarpThreads + lane];
     if (thread.wait_ != HopperThread::Wait::kNothing) continue;
     thread.fiber_.Resume();
     if (thread.fiber_.done()) thread.wait_ = HopperThread::Wait::kOver;
@@ -310,7 +310,7 @@ bool HopperEmulator::Gather(HopperThread& thread, Gathering& gathering, HopperTh
     while (gathering.round == round) thread.Suspend(wait, kind, 0);
     return false;
   }
-  if (wait == HopperThread::Wait::kWarpgroup) {
+  if (wait == HopperThread::Wait::kOtherWarps) {
     thread.matrix().WaitForAllBut(static_cast<int>(kind - kProducts));
   }
   gathering.arrived = 0;
@@ -320,7 +320,7 @@ bool HopperEmulator::Gather(HopperThread& thread, Gathering& gathering, HopperTh
 }
 
 void HopperEmulator::ArriveNamed(const HopperThread& thread, int id, int threads, bool flag) {
-  if (id < 0 || id >= kNamedBarriers || threads % kWarp != 0 || threads < kWarp) {
+  if (id < 0 || id >= kNamedBarriers || threads % kWarpThreads != 0 || threads < kWarpThreads) {
     BreakRule(absl::StrCat("named barrier ", id, " of ", threads, " threads"));
   }
   NamedBarrier& barrier = named_[id];
@@ -330,10 +330,10 @@ void HopperEmulator::ArriveNamed(const HopperThread& thread, int id, int threads
   }
   barrier.threads = threads;
   barrier.any = barrier.any || flag;
-  ++barrier.by_warp[thread.thread_ / kWarp];
+  ++barrier.by_warp[thread.thread_ / kWarpThreads];
   if (++barrier.arrived < threads) return;
   for (const auto& [warp, count] : barrier.by_warp) {
-    if (count != kWarp) {
+    if (count != kWarpThreads) {
       BreakRule(absl::StrCat("named barrier ", id, ": ", count, " threads of warp ", warp));
     }
   }
@@ -347,17 +347,17 @@ void HopperEmulator::ArriveNamed(const HopperThread& thread, int id, int threads
 
 std::string HopperEmulator::WhatIsWaitedFor(int warp) const {
   std::map<std::string, int> waits;
-  for (int lane = 0; lane < kWarp; ++lane) {
-    const HopperThread& thread = *threads_[warp * kWarp + lane];
+  for (int lane = 0; lane < kWarpThreads; ++lane) {
+    const HopperThread& thread = *threads_[warp * kWarpThreads + lane];
     std::string text;
     switch (thread.wait_) {
       case HopperThread::Wait::kNothing:
         text = "nothing";
         break;
-      case HopperThread::Wait::kWarp:
+      case HopperThread::Wait::kOtherLanes:
         text = "the other lanes";
         break;
-      case HopperThread::Wait::kWarpgroup:
+      case HopperThread::Wait::kOtherWarps:
         text = "the other warps of its group";
         break;
       case HopperThread::Wait::kNamedBarrier:

@@ -38,9 +38,11 @@ class HopperEmulator;
 class HopperThread {
  public:
   int thread() const { return thread_; }
+  int warpgroup() const { return thread_ / kWarpgroupThreads; }
   int64_t block() const;
   int64_t blocks() const;
   uint32_t shared() const { return kSharedBase; }
+  int Forgotten(int value) const { return value; }
 
   uint32_t LoadWord(uint32_t address) const;
   FourWords LoadFour(uint32_t address) const;
@@ -120,7 +122,15 @@ class HopperThread {
 
  private:
   friend class HopperEmulator;
-  enum class Wait { kNothing, kWarp, kWarpgroup, kNamedBarrier, kBarrier, kRegisters, kOver };
+  enum class Wait {
+    kNothing,
+    kOtherLanes,
+    kOtherWarps,
+    kNamedBarrier,
+    kBarrier,
+    kRegisters,
+    kOver
+  };
   struct Bulk {
     float* to;
     uint32_t from;
@@ -158,7 +168,7 @@ class HopperEmulator {
 
  private:
   friend class HopperThread;
-  static constexpr int kWarp = 32;
+  static constexpr int kWarpThreads = 32;
   static constexpr int kNamedBarriers = 16;  // 0 is Sync
   static constexpr int kRegisterFile = 65536;
 
