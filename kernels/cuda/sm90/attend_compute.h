@@ -48,7 +48,7 @@ class AttendConsumer {
       const AttendUnit unit(p_, index);
       LoadRows<kDim>(p_, unit, RowPlaces(t_.thread(), unit.queries, p_.o_row_offset), rows);
     }
-    t_.BarrierWait(shared_.QueriesFull(queries_.stage), queries_.parity);
+    t_.BarrierWait(shared_.QueriesFull(queries_.stage()), queries_.parity());
     AddUnit(index, count, rows);
     const AttendUnit unit(p_, t_.Forgotten(index));
     StoreRows<kDim>(t_, p_, unit, RowPlaces(t_.thread(), unit.queries, p_.o_row_offset), rows);
@@ -62,30 +62,27 @@ class AttendConsumer {
     float scores[kScores];
     uint32_t weights[kScores / 8][4];
     float factor[2];
-    const Tile queries = AttendUnit(p_, t_.Forgotten(index)).queries;
-    KeyWalk walk(p_.kv_segments, p_.mask, queries);
     ANNULUS_KEEP_ROLLED
     for (int32_t i = 0; i < count.partial; ++i) {
-      walk.NextPartial();
       if (i > 0) AddValues(weights, rows.output);
-      FormScores(scores);
       Interval seen[2];
+      FormScores(scores, [&] { RowsSeen(index, i, seen); });
       ANNULUS_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        seen[r] = walk.RowsSeen(queries.PositionOf(RowOfThread(t_.thread(), r)));
-        rows.touched[r] = rows.touched[r] || !seen[r].Empty();
-      }
+      for (int r = 0; r < 2; ++r) rows.touched[r] = rows.touched[r] || !seen[r].Empty();
       HideScores(seen, quad_place, scores);
       Weigh(t_, scale_log2, scores, rows.softmax, factor);
       ScaleOutput<kDim>(factor, rows.output);
       Round(scores, weights);
-      if (!ValuesAreFinite()) AddSeenValues(seen, weights, rows.output);
+      if (!ValuesAreFinite()) {
+        RowsSeen(index, i, seen);
+        AddSeenValues(seen, weights, rows.output);
+      }
     }
     if (count.full > 0) {
       rows.touched[0] = rows.touched[1] = true;
       int32_t left = count.full;
       if (count.partial == 0) {
-        FormScores(scores);
+        FormScores(scores, [] {});
         Weigh(t_, scale_log2, scores, rows.softmax, factor);
         ScaleOutput<kDim>(factor, rows.output);
         Round(scores, weights);
@@ -94,9 +91,22 @@ class AttendConsumer {
       ANNULUS_KEEP_ROLLED
       for (; left > 0; --left) Step(scale_log2, scores, weights, rows);
     }
-    Release(shared_.QueriesEmpty(queries_.stage));
+    Release(shared_.QueriesEmpty(queries_.stage()));
     queries_.Advance();
     AddValues(weights, rows.output);
+  }
+
+  // What the thread's rows see of the unit's i-th tile that is seen in part. Found anew each time:
+  // few tiles are, and a walk that was kept would cost registers that the others need.
+  ANNULUS_KERNEL_INLINE void RowsSeen(int32_t index, int32_t i, Interval (&seen)[2]) {
+    const Tile queries = AttendUnit(p_, t_.Forgotten(index)).queries;
+    KeyWalk walk(p_.kv_segments, p_.mask, queries);
+    ANNULUS_KEEP_ROLLED
+    for (int32_t tile = 0; tile <= i; ++tile) walk.NextPartial();
+    ANNULUS_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      seen[r] = walk.RowsSeen(queries.PositionOf(RowOfThread(t_.thread(), r)));
+    }
   }
 
   ANNULUS_KERNEL_INLINE void TakeTurn() {
@@ -113,9 +123,9 @@ class AttendConsumer {
 
   // scores = q k^T, issued.
   ANNULUS_KERNEL_INLINE void IssueScores(float (&scores)[kScores]) {
-    const uint64_t q = DepthMajor(shared_.Queries(queries_.stage) +
+    const uint64_t q = DepthMajor(shared_.Queries(queries_.stage()) +
                                   consumer_ * Shape::kQueriesEach * kPanelRowBytes);
-    const uint64_t k = DepthMajor(shared_.Keys(keys_.stage));
+    const uint64_t k = DepthMajor(shared_.Keys(keys_.stage()));
     t_.MatrixFence(scores);
     ANNULUS_UNROLL
     for (int step = 0; step < kDim / kStepDepth; ++step) {
@@ -131,7 +141,7 @@ class AttendConsumer {
   // output += weights v, issued.
   ANNULUS_KERNEL_INLINE void IssueValues(uint32_t (&weights)[kScores / 8][4],
                                          float (&output)[kDim / 2]) {
-    const uint64_t v = OuterMajor(shared_.Values(values_.stage), Shape::kKeyPanelBytes);
+    const uint64_t v = OuterMajor(shared_.Values(values_.stage()), Shape::kKeyPanelBytes);
     t_.MatrixFence(weights, output);
     ANNULUS_UNROLL
     for (int step = 0; step < kWalkKeys / kStepDepth; ++step) {
@@ -141,23 +151,26 @@ class AttendConsumer {
     t_.MatrixCommit();
   }
 
-  ANNULUS_KERNEL_INLINE void FormScores(float (&scores)[kScores]) {
-    t_.BarrierWait(shared_.KeysFull(keys_.stage), keys_.parity);
+  // scores = q k^T; `meanwhile` is done while they are at work.
+  template <class Meanwhile>
+  ANNULUS_KERNEL_INLINE void FormScores(float (&scores)[kScores], Meanwhile meanwhile) {
+    t_.BarrierWait(shared_.KeysFull(keys_.stage()), keys_.parity());
     TakeTurn();
     IssueScores(scores);
     PassTurn();
+    meanwhile();
     t_.template MatrixWait<0>(scores);
-    Release(shared_.KeysEmpty(keys_.stage));
+    Release(shared_.KeysEmpty(keys_.stage()));
     keys_.Advance();
   }
   ANNULUS_KERNEL_INLINE void AddValues(uint32_t (&weights)[kScores / 8][4],
                                        float (&output)[kDim / 2]) {
-    t_.BarrierWait(shared_.ValuesFull(values_.stage), values_.parity);
+    t_.BarrierWait(shared_.ValuesFull(values_.stage()), values_.parity());
     TakeTurn();
     IssueValues(weights, output);
     PassTurn();
     t_.template MatrixWait<0>(output);
-    Release(shared_.ValuesEmpty(values_.stage));
+    Release(shared_.ValuesEmpty(values_.stage()));
     values_.Advance();
   }
 
@@ -165,19 +178,19 @@ class AttendConsumer {
   ANNULUS_KERNEL_INLINE void Step(float scale_log2, float (&scores)[kScores],
                                   uint32_t (&weights)[kScores / 8][4],
                                   AttendRowsState<kDim>& rows) {
-    t_.BarrierWait(shared_.KeysFull(keys_.stage), keys_.parity);
+    t_.BarrierWait(shared_.KeysFull(keys_.stage()), keys_.parity());
     TakeTurn();
     IssueScores(scores);
-    t_.BarrierWait(shared_.ValuesFull(values_.stage), values_.parity);
+    t_.BarrierWait(shared_.ValuesFull(values_.stage()), values_.parity());
     IssueValues(weights, rows.output);
     PassTurn();
     t_.template MatrixWait<1>(scores);
-    Release(shared_.KeysEmpty(keys_.stage));
+    Release(shared_.KeysEmpty(keys_.stage()));
     keys_.Advance();
     float factor[2];
     Weigh(t_, scale_log2, scores, rows.softmax, factor);
     t_.template MatrixWait<0>(rows.output);
-    Release(shared_.ValuesEmpty(values_.stage));
+    Release(shared_.ValuesEmpty(values_.stage()));
     values_.Advance();
     Round(scores, weights);
     ScaleOutput<kDim>(factor, rows.output);
@@ -193,11 +206,11 @@ class AttendConsumer {
 
   // Whether all of the tile of values is, in all of the warpgroup. The tile stays.
   ANNULUS_KERNEL_INLINE bool ValuesAreFinite() {
-    t_.BarrierWait(shared_.ValuesFull(values_.stage), values_.parity);
-    const uint32_t tile = shared_.Values(values_.stage);
+    t_.BarrierWait(shared_.ValuesFull(values_.stage()), values_.parity());
+    const uint32_t tile = shared_.Values(values_.stage());
     const uint32_t own = t_.thread() % kWarpgroupThreads * sizeof(FourWords);
     uint32_t sum[4] = {0, 0, 0, 0};
-    ANNULUS_UNROLL
+    ANNULUS_UNROLL_BY(4)
     for (uint32_t at = 0; at < Shape::kKeyBytes; at += kWarpgroupThreads * sizeof(FourWords)) {
       const FourWords words = t_.LoadFour(tile + at + own);
       ANNULUS_UNROLL
@@ -237,7 +250,7 @@ class AttendConsumer {
     constexpr uint32_t kPass = Shape::kConsumers * kWarpgroupThreads * sizeof(FourWords);
     ANNULUS_KEEP_ROLLED
     for (uint32_t at = own; at < Shape::kKeyBytes; at += kPass) {
-      t_.StoreFour(shared_.Values(values_.stage) + at, {{0, 0, 0, 0}});
+      t_.StoreFour(shared_.Values(values_.stage()) + at, {{0, 0, 0, 0}});
     }
     t_.FenceAsync();
     t_.NamedSync(kRepairBarrier, Shape::kConsumers * kWarpgroupThreads);
@@ -245,7 +258,7 @@ class AttendConsumer {
   // `weights` are those of the 16 keys around this one.
   ANNULUS_KERNEL_INLINE void AddSeenKey(int key, const Interval (&seen)[2],
                                         const uint32_t (&weights)[4], float (&output)[kDim / 2]) {
-    const uint32_t row = shared_.Values(values_.stage) + key * kPanelRowBytes;
+    const uint32_t row = shared_.Values(values_.stage()) + key * kPanelRowBytes;
     const int lane = t_.thread() % 32;
     float weight[2];
     ANNULUS_UNROLL

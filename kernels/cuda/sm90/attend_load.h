@@ -39,25 +39,25 @@ class AttendLoader {
   }
 
   ANNULUS_KERNEL_INLINE void LoadQueries(const AttendUnit& unit, int32_t row) {
-    const uint32_t full = shared_.QueriesFull(queries_.stage);
-    t_.BarrierWait(shared_.QueriesEmpty(queries_.stage), queries_.parity ^ 1);
+    const uint32_t full = shared_.QueriesFull(queries_.stage());
+    t_.BarrierWait(shared_.QueriesEmpty(queries_.stage()), queries_.parity() ^ 1);
     t_.BarrierArriveExpect(full, Shape::kQueryBytes);
     ANNULUS_UNROLL
     for (int panel = 0; panel < Shape::kPanels; ++panel) {
-      t_.LoadPanel(p_.q, full, shared_.Queries(queries_.stage) + panel * Shape::kQueryPanelBytes,
+      t_.LoadPanel(p_.q, full, shared_.Queries(queries_.stage()) + panel * Shape::kQueryPanelBytes,
                    panel * kPanelColumns, row, unit.head, unit.batch);
     }
     queries_.Advance();
   }
 
   ANNULUS_KERNEL_INLINE void LoadKeys(const AttendUnit& unit, int32_t row) {
-    t_.BarrierWait(shared_.KeysEmpty(keys_.stage), keys_.parity ^ 1);
-    LoadRows(p_.k, unit, row, shared_.Keys(keys_.stage), shared_.KeysFull(keys_.stage));
+    t_.BarrierWait(shared_.KeysEmpty(keys_.stage()), keys_.parity() ^ 1);
+    LoadRows(p_.k, unit, row, shared_.Keys(keys_.stage()), shared_.KeysFull(keys_.stage()));
     keys_.Advance();
   }
   ANNULUS_KERNEL_INLINE void LoadValues(const AttendUnit& unit, int32_t row) {
-    t_.BarrierWait(shared_.ValuesEmpty(values_.stage), values_.parity ^ 1);
-    LoadRows(p_.v, unit, row, shared_.Values(values_.stage), shared_.ValuesFull(values_.stage));
+    t_.BarrierWait(shared_.ValuesEmpty(values_.stage()), values_.parity() ^ 1);
+    LoadRows(p_.v, unit, row, shared_.Values(values_.stage()), shared_.ValuesFull(values_.stage()));
     values_.Advance();
   }
   ANNULUS_KERNEL_INLINE void LoadRows(const TensorMap& map, const AttendUnit& unit, int32_t row,

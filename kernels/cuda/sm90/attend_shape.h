@@ -67,18 +67,16 @@ struct AttendUnit : OrderedUnit {
       : OrderedUnit(UnitAt(p.order, index)), queries(TileAt(p.q_segments, tile)) {}
 };
 
-// A place in a ring of stages: which one, and the parity of its present round.
+// A place in a ring of stages, a power of two of them: which one, and the parity of its present
+// round. One register.
 template <int kStages>
 struct RingPlace {
-  uint32_t stage = 0;
-  uint32_t parity = 0;
+  static_assert((kStages & (kStages - 1)) == 0);
+  uint32_t turn = 0;
 
-  ANNULUS_KERNEL_INLINE void Advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
+  ANNULUS_KERNEL_INLINE uint32_t stage() const { return turn % kStages; }
+  ANNULUS_KERNEL_INLINE uint32_t parity() const { return turn / kStages % 2; }
+  ANNULUS_KERNEL_INLINE void Advance() { ++turn; }
 };
 
 // Where tiles and barriers are in the block's shared memory. `full`: the tile has arrived; `empty`:
