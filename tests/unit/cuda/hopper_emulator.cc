@@ -45,6 +45,8 @@ void HopperThread::Suspend(Wait wait, uint32_t what, uint32_t detail) {
   wait_ = wait;
   wait_what_ = what;
   wait_detail_ = detail;
+  --emulator_->runnable_[thread_ / 32];
+  if (wait == Wait::kBarrier) ++emulator_->BarrierAt(what).waiting;
   fiber_.Suspend();
 }
 
@@ -184,6 +186,8 @@ void HopperEmulator::Reset() {
   named_ = {};
   barriers_.clear();
   loads_.clear();
+  runnable_.assign(threads / kWarpThreads, kWarpThreads);
+  over_ = 0;
   const int registers = std::min(kRegisterFile / threads / 8 * 8, 248);
   free_registers_ = kRegisterFile - registers * threads;
   for (auto& thread : threads_) {
@@ -212,32 +216,19 @@ void HopperEmulator::Run(int64_t block, int64_t blocks,
 std::vector<size_t> HopperEmulator::LoadsWaitedFor() const {
   std::vector<size_t> found;
   for (size_t i = 0; i < loads_.size(); ++i) {
-    for (const auto& thread : threads_) {
-      if (thread->wait_ == HopperThread::Wait::kBarrier &&
-          thread->wait_what_ == loads_[i].barrier) {
-        found.push_back(i);
-        break;
-      }
-    }
+    if (barriers_.at(loads_[i].barrier).waiting > 0) found.push_back(i);
   }
   return found;
 }
 
 // A warp that can go on does, or a load lands: one of them, drawn. False when all are through.
 bool HopperEmulator::Step() {
+  if (over_ == static_cast<int>(threads_.size())) return false;
   std::vector<int> warps;
-  bool over = true;
-  for (size_t warp = 0; warp < of_warps_.size(); ++warp) {
-    bool can_run = false;
-    for (int lane = 0; lane < kWarpThreads; ++lane) {
-      const HopperThread::Wait wait = threads_[warp * kWarpThreads + lane]->wait_;
-      can_run = can_run || wait == HopperThread::Wait::kNothing;
-      over = over && wait == HopperThread::Wait::kOver;
-    }
-    if (can_run) warps.push_back(static_cast<int>(warp));
+  for (size_t warp = 0; warp < runnable_.size(); ++warp) {
+    if (runnable_[warp] > 0) warps.push_back(static_cast<int>(warp));
   }
-  if (over) return false;
-  const std::vector<size_t> loads = loads_.empty() ? std::vector<size_t>() : LoadsWaitedFor();
+  const std::vector<size_t> loads = LoadsWaitedFor();
   const size_t choices = warps.size() + loads.size();
   if (choices == 0) Deadlock();
   const size_t choice = rng_() % choices;
@@ -254,7 +245,10 @@ void HopperEmulator::RunWarp(int warp) {
     HopperThread& thread = *threads_[warp * kWarpThreads + lane];
     if (thread.wait_ != HopperThread::Wait::kNothing) continue;
     thread.fiber_.Resume();
-    if (thread.fiber_.done()) thread.wait_ = HopperThread::Wait::kOver;
+    if (!thread.fiber_.done()) continue;
+    thread.wait_ = HopperThread::Wait::kOver;
+    --runnable_[warp];
+    ++over_;
   }
 }
 
@@ -285,6 +279,8 @@ void HopperEmulator::CheckPhase(uint32_t address, Barrier& barrier) {
   if (barrier.missing != 0 || barrier.bytes != 0) return;
   ++barrier.phase;
   barrier.missing = barrier.arrivals;
+  if (barrier.waiting == 0) return;
+  barrier.waiting = 0;
   Wake(HopperThread::Wait::kBarrier, address, 0, static_cast<int>(threads_.size()));
 }
 
@@ -294,6 +290,7 @@ void HopperEmulator::Wake(HopperThread::Wait wait, uint32_t what, int first, int
     const bool any = wait == HopperThread::Wait::kRegisters;
     if (thread.wait_ == wait && (any || thread.wait_what_ == what)) {
       thread.wait_ = HopperThread::Wait::kNothing;
+      ++runnable_[i / kWarpThreads];
     }
   }
 }

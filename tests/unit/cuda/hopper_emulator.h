@@ -194,6 +194,7 @@ class HopperEmulator {
     uint32_t phase = 0;
     int initialised_by = 0;
     bool fenced = false;
+    int waiting = 0;  // threads
   };
   struct Load {
     TensorMap map;
@@ -220,6 +221,8 @@ class HopperEmulator {
   void CheckEnd() const;
 
   std::vector<std::unique_ptr<HopperThread>> threads_;
+  std::vector<int> runnable_;  // threads, by warp
+  int over_ = 0;               // threads
   std::mt19937 rng_;
   uint32_t seed_;
   uint32_t shared_bytes_;
