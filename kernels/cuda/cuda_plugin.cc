@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cudnn/provider.h"
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/hopper_plan.h"
 #include "kernels/cuda/kernel_params.h"
@@ -26,6 +27,7 @@ struct annulusDevice {
   std::unique_ptr<annulus::kernels::cuda::Driver> driver;
   annulus::kernels::cuda::Provider provider;
   int blocks_max;  // of a persistent grid: the multiprocessors that are not spared
+  std::unique_ptr<annulus::kernels::cuda::CudnnProvider> cudnn;  // null: not asked for
 };
 
 struct annulusStream {
@@ -82,6 +84,18 @@ absl::Status CheckSpareUnits(int spare_units, const cuda::DeviceProperties& prop
                                                  properties.multiprocessors - 1));
 }
 
+// Null for another provider.
+absl::StatusOr<std::unique_ptr<cuda::CudnnProvider>> OpenCudnnProvider(
+    const annulusComputeOptions& options, cuda::Provider provider, Driver* driver) {
+  if (provider != cuda::Provider::kCudnn) return nullptr;
+  if (options.spare_units != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "provider cudnn: spare_units ", options.spare_units,
+        ", expected 0: its kernels take every unit; take another provider to leave some"));
+  }
+  return cuda::CudnnProvider::Open(driver, options.deterministic != 0);
+}
+
 annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** device) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_ASSIGN_OR_RETURN(
@@ -96,7 +110,9 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
                              cuda::ParseProvider(options.provider, properties));
     ANNULUS_RETURN_IF_ERROR(CheckSpareUnits(options.spare_units, properties));
     const int blocks_max = properties.multiprocessors - options.spare_units;
-    *device = new annulusDevice{std::move(driver), provider, blocks_max};
+    ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudnnProvider> cudnn,
+                             OpenCudnnProvider(options, provider, driver.get()));
+    *device = new annulusDevice{std::move(driver), provider, blocks_max, std::move(cudnn)};
     return absl::OkStatus();
   });
 }
@@ -109,7 +125,8 @@ annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) 
     const cuda::DeviceProperties& properties = device->driver->properties();
     const std::string text =
         absl::StrCat("cuda: ", properties.name, ", compute capability ",
-                     properties.capability_major, ".", properties.capability_minor);
+                     properties.capability_major, ".", properties.capability_minor,
+                     device->cudnn == nullptr ? "" : ", cuDNN " + device->cudnn->version());
     annulusDeviceInfo found = {};
     text.copy(found.description, sizeof(found.description) - 1);
     found.memory_bytes = properties.memory_bytes;
@@ -153,6 +170,7 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
 
 void StreamDestroy(annulusStream* stream) {
   if (stream == nullptr) return;
+  if (stream->device->cudnn != nullptr) stream->device->cudnn->Release(stream->stream);
   stream->driver->DestroyStream(stream->stream);
   delete stream;
 }
@@ -261,6 +279,9 @@ annulusComputeStatus Attend(annulusStream* stream, const annulusAttendArgs* args
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(CheckAttend(args));
+    if (stream->device->cudnn != nullptr) {
+      return stream->device->cudnn->Attend(*args, stream->stream);
+    }
     ANNULUS_ASSIGN_OR_RETURN(const bool hopper, TakesHopper(*stream->device, *args));
     if (hopper) return AttendHopper(stream, *args);
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttend(*args));
@@ -281,6 +302,9 @@ annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBa
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(CheckAttendBackward(args));
+    if (stream->device->cudnn != nullptr) {
+      return stream->device->cudnn->AttendBackward(*args, stream->stream);
+    }
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttendBackward(*args));
     return LaunchAll(stream, launches);
   });

@@ -39,6 +39,9 @@ class Driver {
 
   virtual const DeviceProperties& properties() const = 0;
 
+  // Makes the device the calling thread's current one, for a library that works on that.
+  virtual absl::Status MakeCurrent() = 0;
+
   // At least 256-byte aligned. `bytes` >= 1.
   virtual absl::StatusOr<void*> Allocate(size_t bytes) = 0;
   virtual void Free(void* memory) = 0;

@@ -66,9 +66,10 @@ absl::StatusOr<Provider> ParseProvider(const char* name, const DeviceProperties&
   const std::string given = name == nullptr ? "auto" : name;
   if (given == "auto") return Provider::kAuto;
   if (given == "portable") return Provider::kPortable;
+  if (given == "cudnn") return Provider::kCudnn;
   if (given != "sm90") {
     return absl::InvalidArgumentError(
-        absl::StrCat("provider \"", given, "\", expected auto, sm90 or portable"));
+        absl::StrCat("provider \"", given, "\", expected auto, sm90, portable or cudnn"));
   }
   if (!IsHopper(properties)) {
     return absl::InvalidArgumentError(

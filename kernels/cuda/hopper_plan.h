@@ -21,6 +21,7 @@ enum class Provider {
   kAuto,      // sm90 where it runs and takes the call, else portable
   kSm90,      // a forward pass that sm90 does not take is refused
   kPortable,  // the slow twin
+  kCudnn,     // cudnn/provider.h, and portable where that does not compute
 };
 
 // `name` may be null. INVALID_ARGUMENT for a name that is none, and for kernels that this device

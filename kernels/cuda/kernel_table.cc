@@ -62,6 +62,9 @@ constexpr KernelShape kShapes[kKernelCount] = {
     AttendHopperShape<128>("attend_hopper_bf16_128"),
     AttendHopperShape<64>("attend_hopper_f16_64"),
     AttendHopperShape<128>("attend_hopper_f16_128"),
+    {"merge_partial", kBlockThreads, 0, sizeof(PartialParams), 0},
+    {"backward_inputs", kBlockThreads, 0, sizeof(PartialParams), 0},
+    {"add_rows", kBlockThreads, 0, sizeof(PartialParams), 0},
 };
 
 }  // namespace

@@ -33,8 +33,12 @@ enum class KernelId : int32_t {
   kAttendHopperBf16_128,
   kAttendHopperF16_64,
   kAttendHopperF16_128,
+  // cudnn/partial_rows.h
+  kMergePartial,
+  kBackwardInputs,
+  kAddRows,
 };
-inline constexpr int kKernelCount = static_cast<int>(KernelId::kAttendHopperF16_128) + 1;
+inline constexpr int kKernelCount = static_cast<int>(KernelId::kAddRows) + 1;
 
 struct KernelShape {
   const char* name;

@@ -98,6 +98,7 @@ class RuntimeDriver final : public Driver {
       : ordinal_(ordinal), properties_(std::move(properties)) {}
 
   const DeviceProperties& properties() const override { return properties_; }
+  absl::Status MakeCurrent() override { return Enter(); }
 
   // Makes the device's context, and lets every kernel have the shared memory it takes.
   absl::Status Prepare() {

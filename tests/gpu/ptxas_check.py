@@ -16,7 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = {
     "kernels/cuda/portable/kernels.cu": ("90", {
         "AttendKernel": 128, "AttendMatrixKernel": 168, "QueryGradientsKernel": 128, "KeyGradientsKernel": 168, "ResetKernel": 64, "RowDotsKernel": 64,
-        "MergeKernel": 64, "ConvertKernel": 64, "AccumulateKernel": 64}),
+        "MergeKernel": 64, "ConvertKernel": 64, "AccumulateKernel": 64, "MergePartialKernel": 64, "BackwardInputsKernel": 64,
+        "AddRowsKernel": 64}),
     # Of setmaxnreg ptxas tells the registers at entry: the register file over the threads of a block.
     "kernels/cuda/sm90/kernels.cu": ("90a", {
         r"AttendHopperKernel\w*ELi64E": 65536 // 512, r"AttendHopperKernel\w*ELi128E": 65536 // 384 // 8 * 8}),

@@ -221,7 +221,7 @@ TEST_F(CudaPluginTest, TheProviderDecidesWhichKernelsRun) {
   EXPECT_EQ(Fake().launches.at(0).kernel, KernelId::kAttendMatrixBf16_128);
   EXPECT_EQ(AttendWith(api_, "fastest", args).opened, ANNULUS_COMPUTE_INVALID_ARGUMENT);
   EXPECT_THAT(api_->last_error(),
-              HasSubstr("provider \"fastest\", expected auto, sm90 or portable"));
+              HasSubstr("provider \"fastest\", expected auto, sm90, portable or cudnn"));
   for (const auto& [major, minor] : {std::pair(8, 0), std::pair(10, 0), std::pair(9, 1)}) {
     Fake().properties.capability_major = major;
     Fake().properties.capability_minor = minor;

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cudnn/partial_rows.h"
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/portable/backward.h"
 #include "kernels/cuda/portable/forward.h"
@@ -27,6 +28,7 @@ Body BodyOf(KernelId kernel, const void* params) {
   const auto& attend = *static_cast<const AttendParams*>(params);
   const auto& backward = *static_cast<const BackwardParams*>(params);
   const auto& rows = *static_cast<const RowParams*>(params);
+  const auto& partial = *static_cast<const PartialParams*>(params);
   const auto& accumulate = *static_cast<const AccumulateParams*>(params);
   switch (kernel) {
     case KernelId::kAttend64:
@@ -65,6 +67,12 @@ Body BodyOf(KernelId kernel, const void* params) {
       return [&](auto& t) { ConvertRows(t, rows); };
     case KernelId::kAccumulate:
       return [&](auto& t) { Accumulate(t, accumulate); };
+    case KernelId::kMergePartial:
+      return [&](auto& t) { MergePartial(t, partial); };
+    case KernelId::kBackwardInputs:
+      return [&](auto& t) { BackwardInputs(t, partial); };
+    case KernelId::kAddRows:
+      return [&](auto& t) { AddRows(t, partial); };
     default:
       std::abort();
   }
@@ -93,6 +101,7 @@ class FakeDriver final : public Driver {
   ~FakeDriver() override { --Fake().drivers; }
 
   const DeviceProperties& properties() const override { return Fake().properties; }
+  absl::Status MakeCurrent() override { return Try("MakeCurrent"); }
 
   absl::StatusOr<void*> Allocate(size_t bytes) override {
     return Make("Allocate", bytes, Fake().memory);
