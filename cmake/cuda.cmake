@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # The CUDA toolkit, if this machine has one. ANNULUS_CUDA says whether; without it only the CUDA plugin is missing.
 # Sanitizer builds leave it out: they run what runs on the host.
+# ANNULUS_CUDNN says whether there are headers of cuDNN new enough for the provider of that name.
 set(ANNULUS_CUDA OFF)
+set(ANNULUS_CUDNN OFF)
 if(ANNULUS_WITH_CUDA AND NOT ANNULUS_SANITIZE)
   include(CheckLanguage)
   check_language(CUDA)
@@ -19,6 +21,18 @@ if(ANNULUS_WITH_CUDA AND NOT ANNULUS_SANITIZE)
     set(CMAKE_CUDA_EXTENSIONS OFF)
     find_package(CUDAToolkit REQUIRED)
     set(ANNULUS_CUDA ON)
+    find_path(ANNULUS_CUDNN_INCLUDE_DIR cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS} DOC "Where cudnn_graph.h of cuDNN 9.16 or later is")
+    if(ANNULUS_CUDNN_INCLUDE_DIR)
+      file(STRINGS ${ANNULUS_CUDNN_INCLUDE_DIR}/cudnn_version.h lines REGEX "#define CUDNN_(MAJOR|MINOR) [0-9]+")
+      string(REGEX REPLACE "[^0-9;]" "" numbers "${lines}")
+      string(REPLACE ";" "." ANNULUS_CUDNN_VERSION "${numbers}")
+      if(ANNULUS_CUDNN_VERSION VERSION_GREATER_EQUAL 9.16)
+        set(ANNULUS_CUDNN ON)
+      endif()
+    endif()
+    if(NOT ANNULUS_CUDNN)
+      message(STATUS "No headers of cuDNN 9.16 or later: the plugin compute-cuda has no provider cudnn")
+    endif()
   endif()
 endif()
 if(ANNULUS_WITH_CUDA AND NOT ANNULUS_CUDA AND NOT ANNULUS_SANITIZE)

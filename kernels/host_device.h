@@ -10,9 +10,13 @@
 // Before a loop: an array that it indexes stays in registers only when it is unrolled.
 #define ANNULUS_UNROLL _Pragma("unroll")
 #define ANNULUS_KEEP_ROLLED _Pragma("unroll 1")
+// So many turns at a time.
+#define ANNULUS_UNROLL_BY(turns) ANNULUS_PRAGMA(unroll turns)
+#define ANNULUS_PRAGMA(text) _Pragma(#text)
 #else
 #define ANNULUS_HOST_DEVICE
 #define ANNULUS_KERNEL_INLINE inline
 #define ANNULUS_UNROLL
 #define ANNULUS_KEEP_ROLLED
+#define ANNULUS_UNROLL_BY(turns)
 #endif

@@ -13,6 +13,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cudnn/provider.h"
+#include "kernels/cuda/hopper_plan.h"
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/cuda/memory_calls.h"
@@ -48,6 +50,7 @@ absl::Status CheckDevice(int ordinal, const cuda::DeviceProperties& properties) 
   }
   for (int id = 0; id < cuda::kKernelCount; ++id) {
     const cuda::KernelShape& shape = cuda::ShapeOf(static_cast<KernelId>(id));
+    if (!cuda::RunsOn(shape, properties)) continue;
     if (static_cast<int64_t>(shape.shared_bytes) > properties.shared_bytes_block) {
       return absl::InvalidArgumentError(absl::StrCat(
           "device ", ordinal, ": ", properties.name, " has ", properties.shared_bytes_block,
@@ -55,6 +58,24 @@ absl::Status CheckDevice(int ordinal, const cuda::DeviceProperties& properties) 
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckSpareUnits(int spare_units, const cuda::DeviceProperties& properties) {
+  if (spare_units >= 0 && spare_units < properties.multiprocessors) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("spare_units ", spare_units, ", expected 0 to ",
+                                                 properties.multiprocessors - 1));
+}
+
+// Null for another provider.
+absl::StatusOr<std::unique_ptr<cuda::CudnnProvider>> OpenCudnnProvider(
+    const annulusComputeOptions& options, cuda::Provider provider, Driver* driver) {
+  if (provider != cuda::Provider::kCudnn) return nullptr;
+  if (options.spare_units != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "provider cudnn: spare_units ", options.spare_units,
+        ", expected 0: its kernels take every unit; take another provider to leave some"));
+  }
+  return cuda::CudnnProvider::Open(driver, options.deterministic != 0);
 }
 
 annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** device) {
@@ -66,7 +87,14 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
     ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<Driver> driver,
                              cuda::OpenDriver(options.device_ordinal));
     ANNULUS_RETURN_IF_ERROR(CheckDevice(options.device_ordinal, driver->properties()));
-    *device = new annulusDevice{std::move(driver)};
+    const cuda::DeviceProperties& properties = driver->properties();
+    ANNULUS_ASSIGN_OR_RETURN(const cuda::Provider provider,
+                             cuda::ParseProvider(options.provider, properties));
+    ANNULUS_RETURN_IF_ERROR(CheckSpareUnits(options.spare_units, properties));
+    const int blocks_max = properties.multiprocessors - options.spare_units;
+    ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudnnProvider> cudnn,
+                             OpenCudnnProvider(options, provider, driver.get()));
+    *device = new annulusDevice{std::move(driver), provider, blocks_max, std::move(cudnn)};
     return absl::OkStatus();
   });
 }
@@ -79,7 +107,8 @@ annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) 
     const cuda::DeviceProperties& properties = device->driver->properties();
     const std::string text =
         absl::StrCat("cuda: ", properties.name, ", compute capability ",
-                     properties.capability_major, ".", properties.capability_minor);
+                     properties.capability_major, ".", properties.capability_minor,
+                     device->cudnn == nullptr ? "" : ", cuDNN " + device->cudnn->version());
     annulusDeviceInfo found = {};
     text.copy(found.description, sizeof(found.description) - 1);
     found.memory_bytes = properties.memory_bytes;
@@ -114,7 +143,8 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
-    auto made = std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr});
+    auto made =
+        std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr, device});
     ANNULUS_ASSIGN_OR_RETURN(made->stream, device->driver->CreateStream());
     *stream = made.release();
     return absl::OkStatus();
@@ -123,6 +153,7 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
 
 void StreamDestroy(annulusStream* stream) {
   if (stream == nullptr) return;
+  if (stream->device->cudnn != nullptr) stream->device->cudnn->Release(stream->stream);
   stream->driver->DestroyStream(stream->stream);
   delete stream;
 }
@@ -202,10 +233,40 @@ annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
   });
 }
 
+// Whether the call goes to the kernels of compute capability 9.0.
+absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const annulusAttendArgs& args) {
+  const cuda::KernelShape& any = cuda::ShapeOf(KernelId::kAttendHopperBf16_128);
+  if (device.provider == cuda::Provider::kPortable) return false;
+  if (!cuda::RunsOn(any, device.driver->properties())) return false;
+  const absl::Status takes = cuda::CheckHopperTakes(args);
+  if (!takes.ok() && device.provider == cuda::Provider::kSm90) return takes;
+  return takes.ok();
+}
+
+absl::Status AttendHopper(annulusStream* stream, const annulusAttendArgs& args) {
+  ANNULUS_ASSIGN_OR_RETURN(cuda::HopperAttendPlan plan,
+                           cuda::PlanHopperAttend(args, stream->device->blocks_max));
+  if (plan.launches.empty()) return absl::OkStatus();
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap q, stream->driver->EncodeMap(plan.q));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap k, stream->driver->EncodeMap(plan.k));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap v, stream->driver->EncodeMap(plan.v));
+  for (auto& launch : plan.launches) {
+    launch.params.q = q;
+    launch.params.k = k;
+    launch.params.v = v;
+  }
+  return LaunchAll(stream, plan.launches);
+}
+
 annulusComputeStatus Attend(annulusStream* stream, const annulusAttendArgs* args) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(CheckAttend(args));
+    if (stream->device->cudnn != nullptr) {
+      return stream->device->cudnn->Attend(*args, stream->stream);
+    }
+    ANNULUS_ASSIGN_OR_RETURN(const bool hopper, TakesHopper(*stream->device, *args));
+    if (hopper) return AttendHopper(stream, *args);
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttend(*args));
     return LaunchAll(stream, launches);
   });
@@ -224,6 +285,9 @@ annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBa
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(CheckAttendBackward(args));
+    if (stream->device->cudnn != nullptr) {
+      return stream->device->cudnn->AttendBackward(*args, stream->stream);
+    }
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttendBackward(*args));
     return LaunchAll(stream, launches);
   });

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/compute_plugin.h"
 #include "kernels/cuda/kernel_table.h"
+#include "kernels/cuda/tensor_map.h"
 
 namespace annulus::kernels::cuda {
 
@@ -39,6 +40,9 @@ class Driver {
   virtual ~Driver() = default;
 
   virtual const DeviceProperties& properties() const = 0;
+
+  // Makes the device the calling thread's current one, for a library that works on that.
+  virtual absl::Status MakeCurrent() = 0;
 
   // At least 256-byte aligned. `bytes` >= 1.
   virtual absl::StatusOr<void*> Allocate(size_t bytes) = 0;
@@ -62,6 +66,9 @@ class Driver {
   virtual absl::StatusOr<bool> Reached(Event event) = 0;
 
   virtual absl::Status Zero(void* memory, size_t bytes, Stream stream) = 0;
+  // Compute capability 9.0. Touches no device: the memory need not be there yet. INVALID_ARGUMENT
+  // for what cannot be mapped (CanMap).
+  virtual absl::StatusOr<TensorMap> EncodeMap(const TensorMapSpec& spec) = 0;
   // `params` is copied before the call returns: ShapeOf(kernel).params_bytes of it. 1 <= blocks.
   virtual absl::Status Launch(KernelId kernel, int64_t blocks, const void* params,
                               Stream stream) = 0;

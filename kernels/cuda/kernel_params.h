@@ -41,6 +41,13 @@ struct RowParams {
   annulusRowStat a_stat, b_stat;
 };
 
+// Row operations between the accumulators of a call and what cuDNN computed: cudnn/partial_rows.h.
+struct PartialParams {
+  annulusTensor a, b;
+  annulusRowStat a_stat, b_stat;
+  float* head_stats;  // [batch, heads, rows] of a
+};
+
 // dst[i] += src[i].
 struct AccumulateParams {
   float* dst;

@@ -6,12 +6,13 @@
 #include "kernels/cuda/portable/forward.h"
 #include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
+#include "kernels/cuda/sm90/attend_shape.h"
 
 namespace annulus::kernels::cuda {
 namespace {
 
 template <int kDim>
-constexpr KernelShape AttendShape(const char* name) {
+constexpr KernelShape PortableAttendShape(const char* name) {
   return {name, kBlockThreads, kAttendSharedFloats<kDim> * sizeof(float), sizeof(AttendParams),
           kTileRows<kDim>};
 }
@@ -27,14 +28,21 @@ constexpr KernelShape BackwardShape(const char* name) {
           kTileRows<kDim>};
 }
 
+template <int kDim>
+constexpr KernelShape AttendHopperShape(const char* name) {
+  using Shape = AttendShape<kDim>;
+  return {name, Shape::kThreads, Shape::kSharedBytes, sizeof(HopperAttendParams), Shape::kQueries,
+          true};
+}
+
 constexpr KernelShape RowShape(const char* name) {
   return {name, kBlockThreads, 0, sizeof(RowParams), 0};
 }
 
 constexpr KernelShape kShapes[kKernelCount] = {
-    AttendShape<64>("attend_64"),
-    AttendShape<128>("attend_128"),
-    AttendShape<256>("attend_256"),
+    PortableAttendShape<64>("attend_64"),
+    PortableAttendShape<128>("attend_128"),
+    PortableAttendShape<256>("attend_256"),
     AttendMatrixShape<64>("attend_matrix_bf16_64"),
     AttendMatrixShape<128>("attend_matrix_bf16_128"),
     AttendMatrixShape<64>("attend_matrix_f16_64"),
@@ -50,6 +58,13 @@ constexpr KernelShape kShapes[kKernelCount] = {
     RowShape("merge"),
     RowShape("convert"),
     {"accumulate", kBlockThreads, 0, sizeof(AccumulateParams), 0},
+    AttendHopperShape<64>("attend_hopper_bf16_64"),
+    AttendHopperShape<128>("attend_hopper_bf16_128"),
+    AttendHopperShape<64>("attend_hopper_f16_64"),
+    AttendHopperShape<128>("attend_hopper_f16_128"),
+    {"merge_partial", kBlockThreads, 0, sizeof(PartialParams), 0},
+    {"backward_inputs", kBlockThreads, 0, sizeof(PartialParams), 0},
+    {"add_rows", kBlockThreads, 0, sizeof(PartialParams), 0},
 };
 
 }  // namespace

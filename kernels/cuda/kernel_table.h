@@ -28,15 +28,25 @@ enum class KernelId : int32_t {
   kMerge,
   kConvert,
   kAccumulate,
+  // sm90/: head sizes up to the number.
+  kAttendHopperBf16_64,
+  kAttendHopperBf16_128,
+  kAttendHopperF16_64,
+  kAttendHopperF16_128,
+  // cudnn/partial_rows.h
+  kMergePartial,
+  kBackwardInputs,
+  kAddRows,
 };
-inline constexpr int kKernelCount = static_cast<int>(KernelId::kAccumulate) + 1;
+inline constexpr int kKernelCount = static_cast<int>(KernelId::kAddRows) + 1;
 
 struct KernelShape {
   const char* name;
   int threads;          // of a block
   size_t shared_bytes;  // dynamic, of a block
   size_t params_bytes;  // of the one argument, passed by value
-  int tile_rows;        // of queries and of keys; 0: no tiles
+  int tile_rows;        // of queries and, portable, of keys; 0: no tiles
+  bool hopper = false;  // runs on compute capability 9.0 and nowhere else
 };
 
 const KernelShape& ShapeOf(KernelId id);

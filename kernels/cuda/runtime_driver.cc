@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The driver over the CUDA runtime. The runtime is linked in statically and opens libcuda when it
 // is first called: on a machine without a GPU the plugin loads and OpenDriver says what is missing.
+#include <cuda.h>
+#include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
 #include <memory>
@@ -9,12 +11,55 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/driver.h"
+#include "kernels/cuda/hopper_plan.h"
 #include "kernels/cuda/portable/kernels.h"
 #include "kernels/cuda/runtime_status.h"
+#include "kernels/cuda/sm90/kernels.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::kernels::cuda {
 namespace {
+
+using EncodeTiled = PFN_cuTensorMapEncodeTiled_v12000;
+
+// The one call that the runtime has no name for; it lies in libcuda, which nobody links.
+absl::StatusOr<EncodeTiled> FindEncodeTiled() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  ANNULUS_RETURN_IF_ERROR(
+      ToStatus(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                cudaEnableDefault, &found),
+               "cudaGetDriverEntryPointByVersion"));
+  if (found != cudaDriverEntryPointSuccess || function == nullptr) {
+    return absl::InternalError("this driver has no cuTensorMapEncodeTiled, expected CUDA 12.0 on");
+  }
+  return reinterpret_cast<EncodeTiled>(function);
+}
+
+absl::StatusOr<TensorMap> EncodeWith(EncodeTiled encode, const TensorMapSpec& spec) {
+  const annulusTensor& t = spec.tensor;
+  const auto size = [](int64_t count) { return static_cast<cuuint64_t>(count); };
+  const cuuint64_t sizes[4] = {size(t.head_dim), size(t.rows), size(t.heads), size(t.batch)};
+  const cuuint64_t strides[3] = {size(MapStrideBytes(t, 1)), size(MapStrideBytes(t, 2)),
+                                 size(MapStrideBytes(t, 3))};
+  const cuuint32_t box[4] = {kPanelColumns, static_cast<cuuint32_t>(spec.box_rows), 1, 1};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
+  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap));
+  TensorMap map = {};
+  const CUresult result = encode(
+      reinterpret_cast<CUtensorMap*>(map.bytes),
+      t.dtype == ANNULUS_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+      4, t.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result == CUDA_ERROR_INVALID_VALUE) {
+    return absl::InvalidArgumentError("cuTensorMapEncodeTiled does not take this tensor");
+  }
+  if (result != CUDA_SUCCESS) {
+    return absl::InternalError(absl::StrCat("cuTensorMapEncodeTiled: error ", result));
+  }
+  return map;
+}
 
 absl::StatusOr<DeviceProperties> QueryProperties(int ordinal) {
   int count = 0;
@@ -40,12 +85,17 @@ absl::StatusOr<DeviceProperties> QueryProperties(int ordinal) {
   return properties;
 }
 
+const void* FunctionOf(KernelId id) {
+  return ShapeOf(id).hopper ? HopperFunction(id) : KernelFunction(id);
+}
+
 class RuntimeDriver final : public Driver {
  public:
   RuntimeDriver(int ordinal, DeviceProperties properties)
       : ordinal_(ordinal), properties_(std::move(properties)) {}
 
   const DeviceProperties& properties() const override { return properties_; }
+  absl::Status MakeCurrent() override { return Enter(); }
 
   // Makes the device's context, and lets every kernel have the shared memory it takes.
   absl::Status Prepare() {
@@ -54,9 +104,10 @@ class RuntimeDriver final : public Driver {
     if (properties_.capability_major < 8) return absl::OkStatus();  // refused by the caller
     for (int id = 0; id < kKernelCount; ++id) {
       const KernelShape& shape = ShapeOf(static_cast<KernelId>(id));
+      if (!RunsOn(shape, properties_)) continue;  // has no code for this device
       if (static_cast<int64_t>(shape.shared_bytes) > properties_.shared_bytes_block) continue;
       ANNULUS_RETURN_IF_ERROR(
-          ToStatus(cudaFuncSetAttribute(KernelFunction(static_cast<KernelId>(id)),
+          ToStatus(cudaFuncSetAttribute(FunctionOf(static_cast<KernelId>(id)),
                                         cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         static_cast<int>(shape.shared_bytes)),
                    shape.name));
@@ -145,11 +196,17 @@ class RuntimeDriver final : public Driver {
                     "cudaMemsetAsync");
   }
 
+  absl::StatusOr<TensorMap> EncodeMap(const TensorMapSpec& spec) override {
+    ANNULUS_RETURN_IF_ERROR(Enter());
+    ANNULUS_ASSIGN_OR_RETURN(const EncodeTiled encode, FindEncodeTiled());
+    return EncodeWith(encode, spec);
+  }
+
   absl::Status Launch(KernelId kernel, int64_t blocks, const void* params, Stream stream) override {
     ANNULUS_RETURN_IF_ERROR(Enter());
     const KernelShape& shape = ShapeOf(kernel);
     void* arguments[] = {const_cast<void*>(params)};
-    return ToStatus(cudaLaunchKernel(KernelFunction(kernel), dim3(static_cast<unsigned>(blocks)),
+    return ToStatus(cudaLaunchKernel(FunctionOf(kernel), dim3(static_cast<unsigned>(blocks)),
                                      dim3(static_cast<unsigned>(shape.threads)), arguments,
                                      shape.shared_bytes, static_cast<cudaStream_t>(stream)),
                     shape.name);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// annulus-gpu-bench: the CUDA plugin's rates, one JSON object a line, for tests/gpu/bench.sh.
+// annulus-gpu-bench [--provider NAME]: the CUDA plugin's rates, one JSON object a line, for
+// tests/gpu/bench.sh.
 //
 // A figure is the median over windows of at least kWindowSeconds each; inputs are N(0, 1), since a
 // GPU at its power limit runs faster on zeros. FLOPs count visible cells only: forward
 // 4 * heads * head size * cells, backward 2.5 times that.
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
@@ -193,8 +195,8 @@ void RingOfBlocks(const GpuDevice& gpu, int64_t rows, int64_t head_dim) {
         ForwardFlops(rows, head_dim, true), seconds);
 }
 
-int Run() {
-  const GpuDevice gpu;
+int Run(const char* provider) {
+  const GpuDevice gpu(provider);
   if (!gpu.missing().empty()) {
     std::fprintf(stderr, "%s\n", gpu.missing().c_str());
     return 77;
@@ -210,4 +212,9 @@ int Run() {
 }  // namespace
 }  // namespace annulus::kernels
 
-int main() { return annulus::kernels::Run(); }
+int main(int argc, char** argv) {
+  if (argc == 1) return annulus::kernels::Run(nullptr);
+  if (argc == 3 && std::strcmp(argv[1], "--provider") == 0) return annulus::kernels::Run(argv[2]);
+  std::fprintf(stderr, "usage: %s [--provider NAME]\n", argv[0]);
+  return 2;
+}

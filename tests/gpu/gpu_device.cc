@@ -28,16 +28,19 @@ void CheckCuda(cudaError_t error, const char* what) {
 
 }  // namespace
 
-GpuDevice::GpuDevice() {
+GpuDevice::GpuDevice(const char* provider) {
   library_ = dlopen(PluginPath().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library_ == nullptr) {
     missing_ = dlerror();
     return;
   }
   api_ = static_cast<const annulusComputeV1*>(dlsym(library_, ANNULUS_COMPUTE_V1_SYMBOL));
-  const annulusComputeOptions options = {sizeof(options), 0, 1};
+  annulusComputeOptions options = {sizeof(options), 0, 1};
+  options.provider = provider;
   if (api_->open(&options, &device_) != ANNULUS_COMPUTE_OK) {
-    missing_ = std::string("no CUDA device: ") + api_->last_error();
+    missing_ = api_->last_error();
+    const bool of_provider = missing_.rfind("provider", 0) == 0;  // there is a device
+    if (!of_provider) missing_ = "no CUDA device: " + missing_;
     return;
   }
   Check(api_->stream_create(device_, &stream_));

@@ -17,12 +17,13 @@ namespace annulus::kernels {
 // ../lib/libannulus-compute-cuda.so beside the folder of this program.
 class GpuDevice {
  public:
-  GpuDevice();
+  // provider: of annulusComputeOptions; null: the plugin's choice.
+  explicit GpuDevice(const char* provider = nullptr);
   ~GpuDevice();
   GpuDevice(const GpuDevice&) = delete;
   GpuDevice& operator=(const GpuDevice&) = delete;
 
-  // Why there is no device; "" if there is one. Everything below needs one.
+  // Why there is no such device or provider; "" if there is one. Everything below needs one.
   const std::string& missing() const { return missing_; }
   const annulusComputeV1& api() const { return *api_; }
   annulusDevice* device() const { return device_; }

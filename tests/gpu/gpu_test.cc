@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <string>
 
 #include "kernels/tensor_view.h"
 #include "tests/gpu/gpu_device.h"
@@ -85,7 +86,11 @@ class OnDevice {
   const DeviceCopy q, k, v, d_o, o, lse, delta, dq, dk, dv;
 };
 
-class Gpu : public testing::Test {
+// What cuDNN computes is rounded to 16 bits once more before it is added.
+constexpr char kCudnn[] = "cudnn";
+constexpr double kCudnnSlack = 1.75;
+
+class Gpu : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     if (!gpu_.missing().empty()) GTEST_SKIP() << gpu_.missing();
@@ -105,15 +110,23 @@ class Gpu : public testing::Test {
                  << "head size " << shape.head_dim << " dtype " << shape.dtype << " rows "
                  << shape.q_rows << " x " << shape.kv_rows << " mask " << shape.mask.kind << " "
                  << shape.mask.causal_offset << " " << shape.mask.window_left);
-    ExpectForwardMatches(c);
-    ExpectGradientsMatch(c);
+    ExpectForwardMatches(c, slack());
+    ExpectGradientsMatch(c, slack());
   }
 
-  GpuDevice gpu_;
+  bool OnCudnn() const { return std::strcmp(GetParam(), kCudnn) == 0; }
+  double slack() const { return OnCudnn() ? kCudnnSlack : 1.0; }
+
+  const GpuDevice gpu_{GetParam()};
 };
 using GpuSmall = Gpu;
 
-TEST_F(GpuSmall, HeadSizesAndDtypes) {
+const auto kProviders = testing::Values("auto", "portable", kCudnn);
+const auto kProviderName = [](const auto& info) { return std::string(info.param); };
+INSTANTIATE_TEST_SUITE_P(Providers, Gpu, kProviders, kProviderName);
+INSTANTIATE_TEST_SUITE_P(Providers, GpuSmall, kProviders, kProviderName);
+
+TEST_P(GpuSmall, HeadSizesAndDtypes) {
   int trial = 0;
   const annulusMask masks[] = {Full(), Causal(23), Causal(-30), Causal(20, 25), Full(15)};
   for (const int64_t head_dim : {16, 64, 72, 128, 256}) {
@@ -123,7 +136,7 @@ TEST_F(GpuSmall, HeadSizesAndDtypes) {
   }
 }
 
-TEST_F(GpuSmall, RowOperations) {
+TEST_P(GpuSmall, RowOperations) {
   AttentionCase c({2, 7, 9, 3, 1, 40, ANNULUS_BF16});
   OnDevice on_device(gpu_, c);
   const annulusComputeV1& api = gpu_.api();
@@ -155,14 +168,14 @@ TEST_F(GpuSmall, RowOperations) {
   }
 }
 
-TEST_F(Gpu, EveryHeadSize) {
+TEST_P(Gpu, EveryHeadSize) {
   for (int64_t head_dim = 16; head_dim <= 256; head_dim += 8) {
     ExpectMatches(
         {1, 150, 170, 2, 1, head_dim, head_dim % 16 == 0 ? ANNULUS_BF16 : ANNULUS_F32, Causal(20)});
   }
 }
 
-TEST_F(Gpu, RandomShapes) {
+TEST_P(Gpu, RandomShapes) {
   std::mt19937 rng(7);
   auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
   for (int trial = 0; trial < 60; ++trial) {
@@ -179,7 +192,7 @@ TEST_F(Gpu, RandomShapes) {
 }
 
 // As on a ring: any layout, cut into pieces, in place.
-TEST_F(Gpu, AnyLayoutInAnyPieces) {
+TEST_P(Gpu, AnyLayoutInAnyPieces) {
   std::mt19937 rng(3);
   for (int trial = 0; trial < 12; ++trial) {
     const int64_t head_dim = trial % 3 == 0 ? 40 : trial % 3 == 1 ? 64 : 128;
@@ -202,12 +215,12 @@ TEST_F(Gpu, AnyLayoutInAnyPieces) {
     on_device.AttendBackward();
     on_device.Download();
     SCOPED_TRACE(testing::Message() << "trial " << trial);
-    ExpectForwardMatches(c);
-    ExpectGradientsMatch(c);
+    ExpectForwardMatches(c, slack());
+    ExpectGradientsMatch(c, slack());
   }
 }
 
-TEST_F(Gpu, ManyMergesStayWithinTheGates) {
+TEST_P(Gpu, ManyMergesStayWithinTheGates) {
   for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16}) {
     AttentionCase c({1, 64, 4096, 2, 1, 128, dtype, Full()});
     OnDevice on_device(gpu_, c);
@@ -217,11 +230,12 @@ TEST_F(Gpu, ManyMergesStayWithinTheGates) {
     }
     on_device.Download();
     c.kv_spans = {{0, 4096, 0, 1}};
-    ExpectForwardMatches(c);
+    ExpectForwardMatches(c, slack());
   }
 }
 
-TEST_F(Gpu, MaskedNaNNeverLeaks) {
+TEST_P(Gpu, MaskedNaNNeverLeaks) {
+  if (OnCudnn()) GTEST_SKIP() << "cuDNN multiplies what is masked by zero";
   for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16}) {
     for (const int64_t head_dim : {24, 64, 128}) {
       for (const bool in_v : {false, true}) {
@@ -237,7 +251,8 @@ TEST_F(Gpu, MaskedNaNNeverLeaks) {
   }
 }
 
-TEST_F(Gpu, TenRunsGiveTheSameBytes) {
+TEST_P(Gpu, TenRunsGiveTheSameBytes) {
+  if (OnCudnn()) GTEST_SKIP() << "cuDNN's backward adds up in any order";
   for (const int64_t head_dim : {64, 128}) {
     const Shape shape = {1, 1500, 1700, 8, 2, head_dim, ANNULUS_BF16, Causal(200)};
     AttentionCase first(shape);

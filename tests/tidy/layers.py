@@ -40,6 +40,7 @@ VENDORS = {
     r"prometheus/": ["server/metrics/prometheus/"],
     r"hwy/": ["kernels/cpu/"],
     r"(cuda|cuda_runtime)": ["kernels/cuda/", "server/transport/nccl/", "server/transport/cuipc/"],
+    r"cudnn": ["kernels/cuda/cudnn/"],
     r"nccl": ["server/transport/nccl/"],
     r"CLI/": ["client/cli/", "server/apps/"],
     r"isa-l": ["server/transport/"],

@@ -2,6 +2,7 @@
 // The portable kernels as the device runs them. Their bodies are in the headers.
 #include <cstdint>
 
+#include "kernels/cuda/cudnn/partial_rows.h"
 #include "kernels/cuda/portable/backward.h"
 #include "kernels/cuda/portable/device_thread.cuh"
 #include "kernels/cuda/portable/forward.h"
@@ -71,6 +72,24 @@ __global__ __launch_bounds__(kBlockThreads) void AccumulateKernel(
   Accumulate(thread, params);
 }
 
+__global__ __launch_bounds__(kBlockThreads) void MergePartialKernel(
+    const __grid_constant__ PartialParams params) {
+  DeviceThread thread;
+  MergePartial(thread, params);
+}
+
+__global__ __launch_bounds__(kBlockThreads) void BackwardInputsKernel(
+    const __grid_constant__ PartialParams params) {
+  DeviceThread thread;
+  BackwardInputs(thread, params);
+}
+
+__global__ __launch_bounds__(kBlockThreads) void AddRowsKernel(
+    const __grid_constant__ PartialParams params) {
+  DeviceThread thread;
+  AddRows(thread, params);
+}
+
 template <typename Kernel>
 const void* Address(Kernel kernel) {
   return reinterpret_cast<const void*>(kernel);
@@ -116,8 +135,15 @@ const void* KernelFunction(KernelId id) {
       return Address(ConvertKernel);
     case KernelId::kAccumulate:
       return Address(AccumulateKernel);
+    case KernelId::kMergePartial:
+      return Address(MergePartialKernel);
+    case KernelId::kBackwardInputs:
+      return Address(BackwardInputsKernel);
+    case KernelId::kAddRows:
+      return Address(AddRowsKernel);
+    default:
+      return nullptr;
   }
-  return nullptr;
 }
 
 }  // namespace annulus::kernels::cuda

@@ -19,6 +19,7 @@
 #include <cstdint>
 
 #include "kernels/compute_plugin.h"
+#include "kernels/cuda/half.h"
 #include "kernels/cuda/tile_schedule.h"
 #include "kernels/host_device.h"
 #include "kernels/tensor_view.h"
@@ -33,20 +34,6 @@ inline constexpr int kKeyBlocks = kMatrixRows / 8;
 template <int kDim>
 inline constexpr int kMatrixPitch = kDim + 8;
 inline constexpr int kTransposedPitch = kMatrixRows + 8;
-
-// The two 16-bit formats.
-struct Bf16 {
-  static constexpr annulusDtype kDtype = ANNULUS_BF16;
-  ANNULUS_HOST_DEVICE static float ToFloat(uint16_t bits) { return Bf16ToFloat(bits); }
-  ANNULUS_HOST_DEVICE static uint16_t FromFloat(float value) { return FloatToBf16(value); }
-  ANNULUS_HOST_DEVICE static bool Finite(uint16_t bits) { return (bits & 0x7f80) != 0x7f80; }
-};
-struct F16 {
-  static constexpr annulusDtype kDtype = ANNULUS_F16;
-  ANNULUS_HOST_DEVICE static float ToFloat(uint16_t bits) { return F16ToFloat(bits); }
-  ANNULUS_HOST_DEVICE static uint16_t FromFloat(float value) { return FloatToF16(value); }
-  ANNULUS_HOST_DEVICE static bool Finite(uint16_t bits) { return (bits & 0x7c00) != 0x7c00; }
-};
 
 // Eight elements of a row, which lie on a boundary of 16 bytes if the tensor's rows all do.
 struct alignas(16) Eight {

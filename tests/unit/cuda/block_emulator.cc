@@ -9,8 +9,6 @@
 namespace annulus::kernels::cuda {
 namespace {
 
-constexpr size_t kStackBytes = 256 << 10;
-
 [[noreturn]] void Diverged(int thread) {
   std::fprintf(stderr, "thread %d waits at another barrier than its fellows\n", thread);
   std::abort();
@@ -24,7 +22,7 @@ float* EmulatedThread::shared() { return emulator_->shared_.data(); }
 
 void EmulatedThread::Yield(State state) {
   state_ = state;
-  if (_setjmp(resume_) == 0) _longjmp(emulator_->scheduler_, 1);
+  fiber_.Suspend();
 }
 
 void EmulatedThread::Sync() { Yield(State::kAtBlockBarrier); }
@@ -56,23 +54,13 @@ BlockEmulator::BlockEmulator(int threads, size_t shared_bytes)
   for (int i = 0; i < threads; ++i) {
     threads_[i].emulator_ = this;
     threads_[i].thread_ = i;
-    threads_[i].stack_.reset(new char[kStackBytes]);  // left untouched: 64 MiB of zeros take time
   }
 }
 
-void BlockEmulator::Enter(unsigned high, unsigned low) {
-  auto* thread = reinterpret_cast<EmulatedThread*>((uintptr_t{high} << 32) | low);
-  (*thread->emulator_->body_)(*thread);
-  thread->Yield(EmulatedThread::State::kDone);
-}
-
-// Contexts are entered once and then jumped between: swapcontext makes a system call each time.
 void BlockEmulator::Resume(EmulatedThread& thread) {
   thread.state_ = EmulatedThread::State::kRunning;
-  if (_setjmp(scheduler_) != 0) return;
-  if (thread.started_) _longjmp(thread.resume_, 1);
-  thread.started_ = true;
-  setcontext(&thread.start_);
+  thread.fiber_.Resume();
+  if (thread.fiber_.done()) thread.state_ = EmulatedThread::State::kDone;
 }
 
 // Until all threads of the warp wait for the block or are done.
@@ -89,20 +77,13 @@ void BlockEmulator::RunWarp(int warp) {
 
 void BlockEmulator::Run(int64_t block, const std::function<void(EmulatedThread&)>& body) {
   block_ = block;
-  body_ = &body;
   votes_.clear();
   shared_.assign(shared_.size(), std::numeric_limits<float>::quiet_NaN());
   for (EmulatedThread& thread : threads_) {
     thread.state_ = EmulatedThread::State::kRunning;
-    thread.started_ = false;
     thread.exchanges_ = 0;
     thread.votes_ = 0;
-    getcontext(&thread.start_);
-    thread.start_.uc_stack.ss_sp = thread.stack_.get();
-    thread.start_.uc_stack.ss_size = kStackBytes;
-    const auto address = reinterpret_cast<uintptr_t>(&thread);
-    makecontext(&thread.start_, reinterpret_cast<void (*)()>(&Enter), 2,
-                static_cast<unsigned>(address >> 32), static_cast<unsigned>(address));
+    thread.fiber_.Start([&thread, &body] { body(thread); });
   }
   const int warps = static_cast<int>(threads_.size()) / kWarp;
   bool done = false;

@@ -9,15 +9,13 @@
 // What it cannot show: races between threads that no order of whole threads brings about, the
 // device's own rounding (fused multiply-adds, exp2), and time.
 
-#include <setjmp.h>
-#include <ucontext.h>
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <vector>
+
+#include "tests/unit/cuda/fiber.h"
 
 namespace annulus::kernels::cuda {
 
@@ -60,10 +58,7 @@ class EmulatedThread {
   State state_ = State::kRunning;
   uint32_t exchanges_ = 0;
   size_t votes_ = 0;
-  bool started_ = false;
-  ucontext_t start_ = {};
-  jmp_buf resume_ = {};
-  std::unique_ptr<char[]> stack_;
+  Fiber fiber_;
 };
 
 class BlockEmulator {
@@ -78,8 +73,7 @@ class BlockEmulator {
   friend class EmulatedThread;
   static constexpr int kWarp = 32;
 
-  static void Enter(unsigned high, unsigned low);
-  void Resume(EmulatedThread& thread);
+  static void Resume(EmulatedThread& thread);
   void RunWarp(int warp);
 
   std::vector<EmulatedThread> threads_;
@@ -87,8 +81,6 @@ class BlockEmulator {
   // Two deep: a thread may be one exchange ahead of the others of its warp.
   std::vector<EmulatedThread::Words> exchange_[2];
   std::vector<char> votes_;  // of each SyncOr of this block so far
-  jmp_buf scheduler_ = {};
-  const std::function<void(EmulatedThread&)>* body_ = nullptr;
   int64_t block_ = 0;
 };
 

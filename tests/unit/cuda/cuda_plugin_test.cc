@@ -162,6 +162,7 @@ TEST_F(CudaPluginTest, EventsWaitUntilTheDeadline) {
 }
 
 TEST_F(CudaPluginTest, TheSmallestKernelThatHoldsTheHeadSizeIsLaunched) {
+  Fake().properties.capability_major = 8;
   TestDevice device(api_);
   struct Choice {
     annulusDtype dtype;
@@ -185,6 +186,101 @@ TEST_F(CudaPluginTest, TheSmallestKernelThatHoldsTheHeadSizeIsLaunched) {
     EXPECT_EQ(Fake().launches[0].kernel, kernel) << head_dim;
     const int rows = cuda::ShapeOf(kernel).tile_rows;
     EXPECT_EQ(Fake().launches[0].blocks, (130 + rows - 1) / rows * 4 * 2);
+  }
+}
+
+// A device with a provider; the status of opening it, and of one call of a shape there.
+struct Choice {
+  annulusComputeStatus opened;
+  annulusComputeStatus attended;
+};
+Choice AttendWith(const annulusComputeV1* api, const char* provider, const annulusAttendArgs& args,
+                  int spare_units = 0) {
+  annulusComputeOptions options = {sizeof(options), 0, 1};
+  options.provider = provider;
+  options.spare_units = spare_units;
+  annulusDevice* device = nullptr;
+  const annulusComputeStatus opened = api->open(&options, &device);
+  if (opened != ANNULUS_COMPUTE_OK) return {opened, opened};
+  annulusStream* stream = nullptr;
+  EXPECT_EQ(api->stream_create(device, &stream), ANNULUS_COMPUTE_OK);
+  const annulusComputeStatus attended = api->attend(stream, &args);
+  api->stream_destroy(stream);
+  api->close(device);
+  return {opened, attended};
+}
+
+TEST_F(CudaPluginTest, TheProviderDecidesWhichKernelsRun) {
+  AttentionCase suits({2, 130, 20, 4, 2, 72, ANNULUS_BF16});
+  const annulusAttendArgs args = suits.Args();
+  for (const char* provider : {static_cast<const char*>(nullptr), "auto", "sm90"}) {
+    Fake().launches.clear();
+    EXPECT_EQ(AttendWith(api_, provider, args).attended, ANNULUS_COMPUTE_OK);
+    EXPECT_EQ(Fake().launches.at(0).kernel, KernelId::kAttendHopperBf16_128);
+  }
+  Fake().launches.clear();
+  EXPECT_EQ(AttendWith(api_, "portable", args).attended, ANNULUS_COMPUTE_OK);
+  EXPECT_EQ(Fake().launches.at(0).kernel, KernelId::kAttendMatrixBf16_128);
+  EXPECT_EQ(AttendWith(api_, "fastest", args).opened, ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_THAT(api_->last_error(),
+              HasSubstr("provider \"fastest\", expected auto, sm90, portable or cudnn"));
+  for (const auto& [major, minor] : {std::pair(8, 0), std::pair(10, 0), std::pair(9, 1)}) {
+    Fake().properties.capability_major = major;
+    Fake().properties.capability_minor = minor;
+    EXPECT_EQ(AttendWith(api_, "sm90", args).opened, ANNULUS_COMPUTE_INVALID_ARGUMENT);
+    EXPECT_THAT(api_->last_error(),
+                HasSubstr("provider sm90 needs compute capability 9.0, Fake has"));
+    Fake().launches.clear();
+    EXPECT_EQ(AttendWith(api_, "auto", args).attended, ANNULUS_COMPUTE_OK);
+    EXPECT_EQ(Fake().launches.at(0).kernel, KernelId::kAttendMatrixBf16_128);
+  }
+}
+
+// What the kernels of 9.0 do not take goes to the portable ones, or is refused where they were
+// asked for.
+TEST_F(CudaPluginTest, WhatSm90DoesNotTake) {
+  AttentionCase c({1, 64, 64, 2, 1, 64, ANNULUS_BF16});
+  AttentionCase floats({1, 64, 64, 2, 1, 64, ANNULUS_F32});
+  AttentionCase wide({1, 64, 64, 2, 1, 136, ANNULUS_BF16});
+  std::vector<annulusAttendArgs> calls(7, c.Args());
+  const char* reasons[] = {"q, k, v are f32",     "head_dim 136",      "softmax_scale -1",
+                           "start on 16 bytes",   "start on 16 bytes", "o does not start on 8",
+                           "31 bits do not count"};
+  calls[0] = floats.Args();
+  calls[1] = wide.Args();
+  calls[2].softmax_scale = -1.0f;
+  calls[3].k.data = static_cast<char*>(calls[3].k.data) + 2;
+  calls[4].v.row_stride += 4;
+  calls[5].o.row_stride += 1;
+  const annulusSpan far = {0, 64, 0, int64_t{1} << 30};
+  calls[6].kv_spans = &far;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    Fake().launches.clear();
+    EXPECT_EQ(AttendWith(api_, "sm90", calls[i]).attended, ANNULUS_COMPUTE_INVALID_ARGUMENT);
+    EXPECT_THAT(api_->last_error(), HasSubstr(reasons[i]));
+    EXPECT_EQ(Fake().launches.size(), 0u);
+    EXPECT_EQ(AttendWith(api_, "auto", calls[i]).attended, ANNULUS_COMPUTE_OK) << reasons[i];
+    EXPECT_FALSE(cuda::ShapeOf(Fake().launches.at(0).kernel).hopper) << reasons[i];
+  }
+  Fake().failing = {"EncodeMap"};
+  EXPECT_EQ(AttendWith(api_, "auto", c.Args()).attended, ANNULUS_COMPUTE_DEVICE_ERROR);
+}
+
+TEST_F(CudaPluginTest, SpareUnitsAreLeftToTransfers) {
+  AttentionCase c({2, 2000, 20, 8, 2, 64, ANNULUS_BF16});
+  const annulusAttendArgs args = c.Args();
+  for (const int spare : {0, 6, 131}) {
+    Fake().launches.clear();
+    EXPECT_EQ(AttendWith(api_, "auto", args, spare).attended, ANNULUS_COMPUTE_OK);
+    EXPECT_EQ(Fake().launches.at(0).blocks, 132 - spare);
+  }
+  AttentionCase small({1, 200, 20, 2, 2, 64, ANNULUS_BF16});
+  Fake().launches.clear();
+  EXPECT_EQ(AttendWith(api_, "auto", small.Args()).attended, ANNULUS_COMPUTE_OK);
+  EXPECT_EQ(Fake().launches.at(0).blocks, 4);
+  for (const int spare : {-1, 132}) {
+    EXPECT_EQ(AttendWith(api_, "auto", args, spare).opened, ANNULUS_COMPUTE_INVALID_ARGUMENT);
+    EXPECT_THAT(api_->last_error(), HasSubstr("expected 0 to 131"));
   }
 }
 

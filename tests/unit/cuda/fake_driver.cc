@@ -7,13 +7,17 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cudnn/partial_rows.h"
 #include "kernels/cuda/kernel_params.h"
 #include "kernels/cuda/portable/backward.h"
 #include "kernels/cuda/portable/forward.h"
 #include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
+#include "kernels/cuda/sm90/forward.h"
 #include "server/base/status_macros.h"
 #include "tests/unit/cuda/block_emulator.h"
+#include "tests/unit/cuda/emulated_tensor_map.h"
+#include "tests/unit/cuda/hopper_emulator.h"
 
 namespace annulus::kernels::cuda {
 namespace {
@@ -24,6 +28,7 @@ Body BodyOf(KernelId kernel, const void* params) {
   const auto& attend = *static_cast<const AttendParams*>(params);
   const auto& backward = *static_cast<const BackwardParams*>(params);
   const auto& rows = *static_cast<const RowParams*>(params);
+  const auto& partial = *static_cast<const PartialParams*>(params);
   const auto& accumulate = *static_cast<const AccumulateParams*>(params);
   switch (kernel) {
     case KernelId::kAttend64:
@@ -62,8 +67,32 @@ Body BodyOf(KernelId kernel, const void* params) {
       return [&](auto& t) { ConvertRows(t, rows); };
     case KernelId::kAccumulate:
       return [&](auto& t) { Accumulate(t, accumulate); };
+    case KernelId::kMergePartial:
+      return [&](auto& t) { MergePartial(t, partial); };
+    case KernelId::kBackwardInputs:
+      return [&](auto& t) { BackwardInputs(t, partial); };
+    case KernelId::kAddRows:
+      return [&](auto& t) { AddRows(t, partial); };
+    default:
+      std::abort();
   }
-  std::abort();
+}
+
+using HopperBody = std::function<void(HopperThread&)>;
+
+HopperBody HopperBodyOf(KernelId kernel, const HopperAttendParams& attend) {
+  switch (kernel) {
+    case KernelId::kAttendHopperBf16_64:
+      return [&](auto& t) { AttendHopper<Bf16, 64>(t, attend); };
+    case KernelId::kAttendHopperBf16_128:
+      return [&](auto& t) { AttendHopper<Bf16, 128>(t, attend); };
+    case KernelId::kAttendHopperF16_64:
+      return [&](auto& t) { AttendHopper<F16, 64>(t, attend); };
+    case KernelId::kAttendHopperF16_128:
+      return [&](auto& t) { AttendHopper<F16, 128>(t, attend); };
+    default:
+      std::abort();
+  }
 }
 
 class FakeDriver final : public Driver {
@@ -72,6 +101,7 @@ class FakeDriver final : public Driver {
   ~FakeDriver() override { --Fake().drivers; }
 
   const DeviceProperties& properties() const override { return Fake().properties; }
+  absl::Status MakeCurrent() override { return Try("MakeCurrent"); }
 
   absl::StatusOr<void*> Allocate(size_t bytes) override {
     return Make("Allocate", bytes, Fake().memory);
@@ -135,11 +165,23 @@ class FakeDriver final : public Driver {
     std::memset(memory, 0, bytes);
     return absl::OkStatus();
   }
+  absl::StatusOr<TensorMap> EncodeMap(const TensorMapSpec& spec) override {
+    ANNULUS_RETURN_IF_ERROR(Try("EncodeMap"));
+    return EncodeEmulatedMap(spec);
+  }
   absl::Status Launch(KernelId kernel, int64_t blocks, const void* params, Stream) override {
     ANNULUS_RETURN_IF_ERROR(Try("Launch"));
     Fake().launches.push_back({kernel, blocks});
     if (!Fake().run_kernels) return absl::OkStatus();
     const KernelShape& shape = ShapeOf(kernel);
+    if (shape.hopper) {
+      HopperEmulator emulator(shape.threads, static_cast<uint32_t>(shape.shared_bytes),
+                              Fake().schedule_seed);
+      const auto& attend = *static_cast<const HopperAttendParams*>(params);
+      const HopperBody body = HopperBodyOf(kernel, attend);
+      for (int64_t block = 0; block < blocks; ++block) emulator.Run(block, blocks, body);
+      return absl::OkStatus();
+    }
     BlockEmulator emulator(shape.threads, shape.shared_bytes);
     const Body body = BodyOf(kernel, params);
     for (int64_t block = 0; block < blocks; ++block) emulator.Run(block, body);

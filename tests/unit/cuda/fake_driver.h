@@ -26,6 +26,7 @@ struct FakeCuda {
   DeviceProperties properties = {"Fake", 9, 0, 132, int64_t{80} << 30, 227 << 10, "0000:3b:00.0"};
   int device_count = 1;
   bool run_kernels = true;
+  uint32_t schedule_seed = 1;  // of the Hopper emulator
   // Calls to fail, by the name of the driver's method, with this status.
   std::set<std::string> failing;
   absl::Status failure = absl::InternalError("the device is gone");
