@@ -32,7 +32,7 @@ class FakeEngine : public worker::Engine {
   // Answers of the calls a test wants to steer. Set before the engine is used by other threads.
   std::function<absl::StatusOr<worker::AttendAnswer>(const worker::AttendCall&)> on_attend;
   std::function<absl::Status(const std::string& group, uint64_t epoch)> on_connect;
-  std::function<absl::StatusOr<annulusTransportHandle>(const worker::GroupAssignment&)> on_prepare;
+  std::function<absl::StatusOr<worker::RankHandles>(const worker::GroupAssignment&)> on_prepare;
   std::vector<worker::Progress> running;
 
   void SetPlanSource(PlanSource source) override {
