@@ -26,12 +26,17 @@ struct annulusDevice {
   std::unique_ptr<annulus::kernels::cuda::Driver> driver;
   annulus::kernels::cuda::Provider provider;
   int blocks_max;  // of a persistent grid: the multiprocessors that are not spared
+  bool deterministic;
 };
 
 struct annulusStream {
   annulus::kernels::cuda::Driver* driver;
   annulus::kernels::cuda::Driver::Stream stream;
   annulusDevice* device;
+  // Of the deterministic backward pass: zero between its launches, which this stream keeps apart.
+  // What was too small lies here until the stream is gone, since launches may still use it.
+  std::vector<void*> turns;
+  int64_t turns_count = 0;  // words of the last
 };
 
 struct annulusEvent {
@@ -96,7 +101,8 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
                              cuda::ParseProvider(options.provider, properties));
     ANNULUS_RETURN_IF_ERROR(CheckSpareUnits(options.spare_units, properties));
     const int blocks_max = properties.multiprocessors - options.spare_units;
-    *device = new annulusDevice{std::move(driver), provider, blocks_max};
+    *device =
+        new annulusDevice{std::move(driver), provider, blocks_max, options.deterministic != 0};
     return absl::OkStatus();
   });
 }
@@ -144,7 +150,7 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     auto made =
-        std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr, device});
+        std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr, device, {}});
     ANNULUS_ASSIGN_OR_RETURN(made->stream, device->driver->CreateStream());
     *stream = made.release();
     return absl::OkStatus();
@@ -154,6 +160,7 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
 void StreamDestroy(annulusStream* stream) {
   if (stream == nullptr) return;
   stream->driver->DestroyStream(stream->stream);
+  for (void* turns : stream->turns) stream->driver->Free(turns);
   delete stream;
 }
 
@@ -233,7 +240,8 @@ annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
 }
 
 // Whether the call goes to the kernels of compute capability 9.0.
-absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const annulusAttendArgs& args) {
+template <typename Args>
+absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const Args& args) {
   const cuda::KernelShape& any = cuda::ShapeOf(KernelId::kAttendHopperBf16_128);
   if (device.provider == cuda::Provider::kPortable) return false;
   if (!cuda::RunsOn(any, device.driver->properties())) return false;
@@ -277,10 +285,49 @@ annulusComputeStatus BackwardPrepare(annulusStream* stream, const annulusTensor*
   });
 }
 
+// At least so many words that no launch has under way, zero. A call allocates only where it is
+// larger than all before it.
+absl::StatusOr<int32_t*> TurnsOf(annulusStream* stream, int64_t count) {
+  if (count > stream->turns_count) {
+    count = std::max(count, 2 * stream->turns_count);
+    const size_t bytes = static_cast<size_t>(count) * sizeof(int32_t);
+    ANNULUS_ASSIGN_OR_RETURN(void* const made, stream->driver->Allocate(bytes));
+    stream->turns.push_back(made);
+    stream->turns_count = 0;  // until it is zero
+    ANNULUS_RETURN_IF_ERROR(stream->driver->Zero(made, bytes, stream->stream));
+    stream->turns_count = count;
+  }
+  return static_cast<int32_t*>(stream->turns.back());
+}
+
+absl::Status BackwardHopper(annulusStream* stream, const annulusAttendBackwardArgs& args) {
+  ANNULUS_ASSIGN_OR_RETURN(cuda::HopperBackwardPlan plan,
+                           cuda::PlanHopperBackward(args, stream->device->blocks_max));
+  if (plan.launches.empty()) return absl::OkStatus();
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap q, stream->driver->EncodeMap(plan.q));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap d_o, stream->driver->EncodeMap(plan.d_o));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap k, stream->driver->EncodeMap(plan.k));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap v, stream->driver->EncodeMap(plan.v));
+  int32_t* turns = nullptr;
+  if (stream->device->deterministic) {
+    ANNULUS_ASSIGN_OR_RETURN(turns, TurnsOf(stream, plan.turns));
+  }
+  for (auto& launch : plan.launches) {
+    launch.params.q = q;
+    launch.params.d_o = d_o;
+    launch.params.k = k;
+    launch.params.v = v;
+    launch.params.turns = turns;
+  }
+  return LaunchAll(stream, plan.launches);
+}
+
 annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBackwardArgs* args) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     ANNULUS_RETURN_IF_ERROR(CheckAttendBackward(args));
+    ANNULUS_ASSIGN_OR_RETURN(const bool hopper, TakesHopper(*stream->device, *args));
+    if (hopper) return BackwardHopper(stream, *args);
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttendBackward(*args));
     return LaunchAll(stream, launches);
   });

@@ -33,8 +33,12 @@ enum class KernelId : int32_t {
   kAttendHopperBf16_128,
   kAttendHopperF16_64,
   kAttendHopperF16_128,
+  kBackwardHopperBf16_64,
+  kBackwardHopperBf16_128,
+  kBackwardHopperF16_64,
+  kBackwardHopperF16_128,
 };
-inline constexpr int kKernelCount = static_cast<int>(KernelId::kAttendHopperF16_128) + 1;
+inline constexpr int kKernelCount = static_cast<int>(KernelId::kBackwardHopperF16_128) + 1;
 
 struct KernelShape {
   const char* name;

@@ -144,8 +144,9 @@ void AttentionCase::FillRow(const annulusTensor& tensor, int64_t batch, int64_t 
                  const_cast<void*>(RowPointer(tensor, batch, row, head)));
 }
 
-TestDevice::TestDevice(const annulusComputeV1* api, int threads) : api_(api) {
-  const annulusComputeOptions options = {sizeof(annulusComputeOptions), 0, threads};
+TestDevice::TestDevice(const annulusComputeV1* api, int threads, bool deterministic) : api_(api) {
+  annulusComputeOptions options = {sizeof(annulusComputeOptions), 0, threads};
+  options.deterministic = deterministic ? 1 : 0;
   Check(api_->open(&options, &device_));
   Check(api_->stream_create(device_, &stream_));
 }
