@@ -35,7 +35,7 @@ class BackwardAdder {
       if (index >= p_.order.Units()) break;
       t_.NamedSync(kAdderBarrier, 32);
       if (lane_ == 0) t_.BarrierArrive(shared_.KeysEmpty());
-      AddUnit(BackwardUnit(p_, index));
+      AddUnit(index);
     }
   }
 
@@ -47,19 +47,18 @@ class BackwardAdder {
     int32_t all;
   };
 
-  ANNULUS_KERNEL_INLINE void AddUnit(const BackwardUnit& unit) {
-    const int32_t first_head = unit.kv_head * p_.heads_each;
+  ANNULUS_KERNEL_INLINE void AddUnit(int32_t index) {
+    const auto keys_of = [this, index] { return BackwardUnit(p_, t_.Forgotten(index)).keys; };
     ANNULUS_KEEP_ROLLED
-    for (int32_t head = first_head; head < first_head + p_.heads_each; ++head) {
-      QueryWalk walk(p_.q_segments, p_.mask, unit.keys, false);
+    for (int32_t head = 0; head < p_.heads_each; ++head) {
+      QueryWalk walk(p_.q_segments, p_.mask, Shape::kKeys, keys_of);
       ANNULUS_KEEP_ROLLED
       while (walk.Next()) {
-        const Tile queries = TileAt(p_.q_segments, walk.tile());
         if (p_.turns == nullptr) {
           TakeSums();
-          AddRows(unit.batch, head, queries);
+          AddRows(index, head, walk.tile());
         } else {
-          AddInTurn(unit, head, walk.tile(), queries);
+          AddInTurn(index, head, walk.tile());
         }
       }
     }
@@ -70,30 +69,34 @@ class BackwardAdder {
     t_.NamedSync(kSumsReady, Shape::kConsumerThreads + 32);
   }
 
-  ANNULUS_KERNEL_INLINE void AddInTurn(const BackwardUnit& unit, int32_t head, int32_t tile,
-                                       const Tile& queries) {
-    const Turn turn = TurnOf(unit, head, tile, queries);
+  ANNULUS_KERNEL_INLINE void AddInTurn(int32_t index, int32_t head, int32_t tile) {
+    const Turn turn = TurnOf(index, head, tile);
     TakeSums();
     t_.Await(turn.counter, turn.own);
-    AddRows(unit.batch, head, queries);
+    AddRows(index, head, tile);
     t_.NamedSync(kAdderBarrier, 32);
     if (lane_ == 0) t_.PassOn(turn.counter, turn.own + 1 == turn.all ? 0 : turn.own + 1);
   }
 
   // Each lane its rows; returns when they are added.
-  ANNULUS_KERNEL_INLINE void AddRows(int32_t batch, int32_t head, const Tile& queries) {
+  ANNULUS_KERNEL_INLINE void AddRows(int32_t index, int32_t head, int32_t tile) {
+    const BackwardUnit unit(p_, t_.Forgotten(index));
+    const Tile queries = TileAt(p_.q_segments, tile);
+    float* const first = FloatRow(p_.dq, unit.batch, queries.row + p_.dq_row_offset,
+                                  unit.kv_head * p_.heads_each + head);
     const auto bytes = static_cast<uint32_t>(p_.dq.head_dim * sizeof(float));
     ANNULUS_KEEP_ROLLED
     for (int row = lane_; row < queries.rows; row += 32) {
-      t_.ReduceAddBulk(FloatRow(p_.dq, batch, queries.row + row + p_.dq_row_offset, head),
-                       shared_.Sums() + row * Shape::kSumRowBytes, bytes);
+      t_.ReduceAddBulk(first + row * p_.dq.row_stride, shared_.Sums() + row * Shape::kSumRowBytes,
+                       bytes);
     }
     t_.CommitBulk();
     t_.template WaitBulk<0>();
   }
 
-  ANNULUS_KERNEL_INLINE Turn TurnOf(const BackwardUnit& unit, int32_t head, int32_t tile,
-                                    const Tile& queries) {
+  ANNULUS_KERNEL_INLINE Turn TurnOf(int32_t index, int32_t head, int32_t tile) {
+    const BackwardUnit unit(p_, t_.Forgotten(index));
+    const Tile queries = TileAt(p_.q_segments, tile);
     float before = 0.0f;  // exact up to 2^24
     float all = 0.0f;
     ANNULUS_KEEP_ROLLED
@@ -108,8 +111,9 @@ class BackwardAdder {
       all += t_.ShuffleXor(all, m);
     }
     const int64_t heads = int64_t{p_.order.kv_heads} * p_.heads_each;
-    return {p_.turns + 1 + (unit.batch * heads + head) * p_.q_segments.tiles + tile,
-            static_cast<int32_t>(before), static_cast<int32_t>(all)};
+    const int64_t of_head = unit.batch * heads + unit.kv_head * p_.heads_each + head;
+    return {p_.turns + 1 + of_head * p_.q_segments.tiles + tile, static_cast<int32_t>(before),
+            static_cast<int32_t>(all)};
   }
 
   Thread& t_;

@@ -69,9 +69,10 @@ class BackwardConsumer {
     }
     ReleaseStage();
     Release(shared_.KeysEmpty());
+    const int thread = t_.Forgotten(t_.thread());
     const BackwardUnit unit(p_, t_.Forgotten(index));
-    AddToKeyRows<kDim>(p_.dk, unit, t_.thread(), p_.dkv_row_offset, p_.softmax_scale, dk);
-    AddToKeyRows<kDim>(p_.dv, unit, t_.thread(), p_.dkv_row_offset, 1.0f, dv);
+    AddToKeyRows<kDim>(p_.dk, unit, thread, p_.dkv_row_offset, p_.softmax_scale, dk);
+    AddToKeyRows<kDim>(p_.dv, unit, thread, p_.dkv_row_offset, 1.0f, dv);
   }
 
   // The tile at stage_. Products are waited for in the order in which they were issued.
@@ -165,7 +166,9 @@ class BackwardConsumer {
 
   // sums = own rows of `keys` times queries^T, of the tile at stage_.
   ANNULUS_KERNEL_INLINE void IssuePairs(uint32_t keys, uint32_t queries, float (&sums)[kPairs]) {
-    const uint64_t a = DepthMajor(keys + consumer_ * Shape::kKeysEach * kPanelRowBytes);
+    // Not known from the tile before: else every step's descriptor is kept from there.
+    const uint32_t own = t_.Forgotten(consumer_) * Shape::kKeysEach * kPanelRowBytes;
+    const uint64_t a = DepthMajor(keys + own);
     const uint64_t b = DepthMajor(queries);
     t_.MatrixFence(sums);
     ANNULUS_UNROLL
@@ -196,7 +199,7 @@ class BackwardConsumer {
   // dq = ds^T k: 64 queries by 64 columns of dq. Head size 128: all queries, own columns; 64: own
   // queries, all columns.
   ANNULUS_KERNEL_INLINE void IssueQuerySums(float (&dq)[32]) {
-    const uint32_t own = consumer_ * Shape::kKeyPanelBytes;
+    const uint32_t own = t_.Forgotten(consumer_) * Shape::kKeyPanelBytes;
     const uint64_t a = OuterMajor(shared_.Weights() + (kDim == 64 ? own : 0), 0);
     const uint64_t b = OuterMajor(shared_.Keys() + (kDim == 64 ? 0 : own), 0);
     t_.MatrixFence(dq);

@@ -27,9 +27,8 @@ class BackwardLoader {
     for (int32_t round = 0;; ++round) {
       const int32_t index = TakeUnit(round);
       if (index >= p_.order.Units()) break;
-      const BackwardUnit unit(p_, index);
-      if (lane_ == 0) LoadKeys(unit);
-      LoadQueriesOf(unit);
+      if (lane_ == 0) LoadKeys(BackwardUnit(p_, index));
+      LoadQueriesOf(index);
     }
   }
 
@@ -69,14 +68,16 @@ class BackwardLoader {
     }
   }
 
-  ANNULUS_KERNEL_INLINE void LoadQueriesOf(const BackwardUnit& unit) {
-    const int32_t first_head = unit.kv_head * p_.heads_each;
-    const bool all_keys = unit.keys.rows == Shape::kKeys;
+  ANNULUS_KERNEL_INLINE void LoadQueriesOf(int32_t index) {
+    const auto keys_of = [this, index] { return BackwardUnit(p_, t_.Forgotten(index)).keys; };
     ANNULUS_KEEP_ROLLED
-    for (int32_t head = first_head; head < first_head + p_.heads_each; ++head) {
-      QueryWalk walk(p_.q_segments, p_.mask, unit.keys, all_keys);
+    for (int32_t head = 0; head < p_.heads_each; ++head) {
+      QueryWalk walk(p_.q_segments, p_.mask, Shape::kKeys, keys_of);
       ANNULUS_KEEP_ROLLED
-      while (walk.Next()) LoadQueries(unit.batch, head, walk.tile(), walk.IsWhole());
+      while (walk.Next()) {
+        const BackwardUnit unit(p_, t_.Forgotten(index));
+        LoadQueries(unit.batch, unit.kv_head * p_.heads_each + head, walk.tile(), walk.IsWhole());
+      }
     }
     t_.BarrierWait(shared_.QueriesEmpty(stage_.stage()), stage_.parity() ^ 1);
     Note(QueryKind::kEnd, 0);

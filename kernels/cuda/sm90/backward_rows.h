@@ -32,13 +32,14 @@ ANNULUS_KERNEL_INLINE SeenPairs<kQueries> FindSeenPairs(Thread& t, const annulus
                                                         const Tile& keys, const Tile& queries,
                                                         uint32_t notes) {
   SeenPairs<kQueries> seen = {};
-  const int quad_place = t.thread() % 4;
+  const int thread = t.Forgotten(t.thread());
+  const int quad_place = thread % 4;
   Interval of_row[2];
   ANNULUS_UNROLL
   for (int r = 0; r < 2; ++r) {
-    const int key = KeyOfThread(t.thread(), r);
+    const int key = KeyOfThread(thread, r);
     of_row[r] =
-        key < keys.rows ? VisibleQueries(mask, keys.PositionOf(key), queries) : Interval{0, 0};
+        key < keys.rows ? QueriesThatSee(mask, keys.PositionOf(key), queries) : Interval{0, 0};
   }
   constexpr uint32_t kDead = 0xff800000u;  // -inf
   ANNULUS_UNROLL
@@ -68,7 +69,7 @@ ANNULUS_KERNEL_INLINE void HidePairs(const SeenPairs<kQueries>& seen,
 template <int kQueries, class Thread>
 ANNULUS_KERNEL_INLINE void WeighPairs(Thread& t, float scale_log2, uint32_t notes,
                                       float (&scores)[kQueries / 2]) {
-  const uint32_t own = notes + 16 + 16 * (t.thread() % 4);
+  const uint32_t own = notes + 16 + 16 * (t.Forgotten(t.thread()) % 4);
   ANNULUS_UNROLL
   for (int j = 0; j < kQueries / 8; ++j) {
     const FourWords note = t.LoadFour(own + 64 * j);
@@ -85,7 +86,7 @@ template <int kQueries, class Thread>
 ANNULUS_KERNEL_INLINE void DifferentiatePairs(Thread& t, uint32_t notes,
                                               const float (&weights)[kQueries / 2],
                                               float (&gradients)[kQueries / 2]) {
-  const uint32_t own = notes + 16 + 16 * (t.thread() % 4);
+  const uint32_t own = notes + 16 + 16 * (t.Forgotten(t.thread()) % 4);
   ANNULUS_UNROLL
   for (int j = 0; j < kQueries / 8; ++j) {
     const FourWords note = t.LoadFour(own + 64 * j);

@@ -43,20 +43,36 @@ ANNULUS_KERNEL_INLINE QueryTiles QueryTilesOfSegment(const Segment& segment, int
   return tiles;
 }
 
-// The referenced objects outlive the walk.
+// Of the queries that a key sees, as rows of the tile: FitsWalk's 31 bits, and no division of 64.
+ANNULUS_KERNEL_INLINE Interval QueriesThatSee(const annulusMask& mask, int64_t key_position,
+                                              const Tile& queries) {
+  const Segment rows = {queries.row, queries.position, queries.stride, queries.rows, 0};
+  const int64_t first = key_position - mask.causal_offset;
+  return {mask.kind == ANNULUS_MASK_CAUSAL ? RowsBelow(rows, first) : 0,
+          mask.window_left >= 0 ? RowsBelow(rows, first + mask.window_left + 1) : queries.rows};
+}
+
+// `keys_of()` gives the tile of keys: asked for at each segment, so that a warp with few registers
+// need not keep it. The referenced objects outlive the walk; `full_tile`: as many keys as fill one.
+template <class KeysOf>
 class QueryWalk {
  public:
   ANNULUS_KERNEL_INLINE QueryWalk(const SegmentList& queries, const annulusMask& mask,
-                                  const Tile& keys, bool whole)
-      : queries_(queries), mask_(mask), keys_(keys), whole_(whole), segment_(queries.count) {}
+                                  int32_t full_tile, KeysOf keys_of)
+      : queries_(queries),
+        mask_(mask),
+        full_tile_(full_tile),
+        keys_of_(keys_of),
+        segment_(queries.count) {}
 
   // Moves to the next tile; false after the last.
   ANNULUS_KERNEL_INLINE bool Next() {
     for (;;) {
       if (--tile_ >= tiles_.begin) return true;
       if (--segment_ < 0) return false;
-      tiles_ = QueryTilesOfSegment(queries_.segments[segment_], queries_.tile_rows, mask_, keys_,
-                                   whole_);
+      const Tile keys = keys_of_();
+      tiles_ = QueryTilesOfSegment(queries_.segments[segment_], queries_.tile_rows, mask_, keys,
+                                   keys.rows == full_tile_);
       tile_ = tiles_.end;
     }
   }
@@ -72,8 +88,8 @@ class QueryWalk {
  private:
   const SegmentList& queries_;
   const annulusMask& mask_;
-  const Tile& keys_;
-  const bool whole_;
+  const int32_t full_tile_;
+  const KeysOf keys_of_;
   QueryTiles tiles_ = {0, 0, 0, 0};
   int32_t segment_;
   int32_t tile_ = 0;
