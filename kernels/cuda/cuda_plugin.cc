@@ -94,7 +94,8 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
     const int blocks_max = properties.multiprocessors - options.spare_units;
     ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudnnProvider> cudnn,
                              OpenCudnnProvider(options, provider, driver.get()));
-    *device = new annulusDevice{std::move(driver), provider, blocks_max, std::move(cudnn)};
+    *device = new annulusDevice{std::move(driver), provider, blocks_max, options.deterministic != 0,
+                                std::move(cudnn)};
     return absl::OkStatus();
   });
 }
@@ -144,7 +145,7 @@ annulusComputeStatus StreamCreate(annulusDevice* device, annulusStream** stream)
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
     auto made =
-        std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr, device});
+        std::make_unique<annulusStream>(annulusStream{device->driver.get(), nullptr, device, {}});
     ANNULUS_ASSIGN_OR_RETURN(made->stream, device->driver->CreateStream());
     *stream = made.release();
     return absl::OkStatus();
@@ -155,6 +156,7 @@ void StreamDestroy(annulusStream* stream) {
   if (stream == nullptr) return;
   if (stream->device->cudnn != nullptr) stream->device->cudnn->Release(stream->stream);
   stream->driver->DestroyStream(stream->stream);
+  for (void* turns : stream->turns) stream->driver->Free(turns);
   delete stream;
 }
 
@@ -234,7 +236,8 @@ annulusComputeStatus Reset(annulusStream* stream, const annulusTensor* o,
 }
 
 // Whether the call goes to the kernels of compute capability 9.0.
-absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const annulusAttendArgs& args) {
+template <typename Args>
+absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const Args& args) {
   const cuda::KernelShape& any = cuda::ShapeOf(KernelId::kAttendHopperBf16_128);
   if (device.provider == cuda::Provider::kPortable) return false;
   if (!cuda::RunsOn(any, device.driver->properties())) return false;
@@ -281,6 +284,43 @@ annulusComputeStatus BackwardPrepare(annulusStream* stream, const annulusTensor*
   });
 }
 
+// At least so many words that no launch has under way, zero. A call allocates only where it is
+// larger than all before it.
+absl::StatusOr<int32_t*> TurnsOf(annulusStream* stream, int64_t count) {
+  if (count > stream->turns_count) {
+    count = std::max(count, 2 * stream->turns_count);
+    const size_t bytes = static_cast<size_t>(count) * sizeof(int32_t);
+    ANNULUS_ASSIGN_OR_RETURN(void* const made, stream->driver->Allocate(bytes));
+    stream->turns.push_back(made);
+    stream->turns_count = 0;  // until it is zero
+    ANNULUS_RETURN_IF_ERROR(stream->driver->Zero(made, bytes, stream->stream));
+    stream->turns_count = count;
+  }
+  return static_cast<int32_t*>(stream->turns.back());
+}
+
+absl::Status BackwardHopper(annulusStream* stream, const annulusAttendBackwardArgs& args) {
+  ANNULUS_ASSIGN_OR_RETURN(cuda::HopperBackwardPlan plan,
+                           cuda::PlanHopperBackward(args, stream->device->blocks_max));
+  if (plan.launches.empty()) return absl::OkStatus();
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap q, stream->driver->EncodeMap(plan.q));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap d_o, stream->driver->EncodeMap(plan.d_o));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap k, stream->driver->EncodeMap(plan.k));
+  ANNULUS_ASSIGN_OR_RETURN(const cuda::TensorMap v, stream->driver->EncodeMap(plan.v));
+  int32_t* turns = nullptr;
+  if (stream->device->deterministic) {
+    ANNULUS_ASSIGN_OR_RETURN(turns, TurnsOf(stream, plan.turns));
+  }
+  for (auto& launch : plan.launches) {
+    launch.params.q = q;
+    launch.params.d_o = d_o;
+    launch.params.k = k;
+    launch.params.v = v;
+    launch.params.turns = turns;
+  }
+  return LaunchAll(stream, plan.launches);
+}
+
 annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBackwardArgs* args) {
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("stream", stream));
@@ -288,6 +328,8 @@ annulusComputeStatus AttendBackward(annulusStream* stream, const annulusAttendBa
     if (stream->device->cudnn != nullptr) {
       return stream->device->cudnn->AttendBackward(*args, stream->stream);
     }
+    ANNULUS_ASSIGN_OR_RETURN(const bool hopper, TakesHopper(*stream->device, *args));
+    if (hopper) return BackwardHopper(stream, *args);
     ANNULUS_ASSIGN_OR_RETURN(const auto launches, cuda::PlanAttendBackward(*args));
     return LaunchAll(stream, launches);
   });

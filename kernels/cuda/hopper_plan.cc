@@ -19,18 +19,6 @@ bool IsHopper(const DeviceProperties& properties) {
   return properties.capability_major == 9 && properties.capability_minor == 0;
 }
 
-absl::Status CheckSpans(const annulusSpan* spans, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    if (spans[i].count == 0) continue;
-    if (!FitsWalk({spans[i].row, spans[i].position, spans[i].stride, spans[i].count, 0})) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("provider sm90: a span of ", spans[i].count, " rows from row ", spans[i].row,
-                       " with stride ", spans[i].stride, ", which 31 bits do not count"));
-    }
-  }
-  return absl::OkStatus();
-}
-
 KernelId KernelFor(const annulusTensor& q) {
   if (q.dtype == ANNULUS_BF16) {
     return q.head_dim <= 64 ? KernelId::kAttendHopperBf16_64 : KernelId::kAttendHopperBf16_128;
@@ -57,6 +45,18 @@ absl::StatusOr<UnitOrder> OrderOf(const annulusAttendArgs& args, const SegmentLi
 }
 
 }  // namespace
+
+absl::Status CheckHopperSpans(const annulusSpan* spans, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (spans[i].count == 0) continue;
+    if (!FitsWalk({spans[i].row, spans[i].position, spans[i].stride, spans[i].count, 0})) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("provider sm90: a span of ", spans[i].count, " rows from row ", spans[i].row,
+                       " with stride ", spans[i].stride, ", which 31 bits do not count"));
+    }
+  }
+  return absl::OkStatus();
+}
 
 bool RunsOn(const KernelShape& shape, const DeviceProperties& properties) {
   return !shape.hopper || IsHopper(properties);
@@ -102,8 +102,8 @@ absl::Status CheckHopperTakes(const annulusAttendArgs& args) {
       (args.o.batch_stride | args.o.row_stride | args.o.head_stride) % 2 != 0) {
     return refuse("o does not start on 8 bytes with strides of 8 bytes");
   }
-  const absl::Status q_spans = CheckSpans(args.q_spans, args.q_span_count);
-  return q_spans.ok() ? CheckSpans(args.kv_spans, args.kv_span_count) : q_spans;
+  const absl::Status q_spans = CheckHopperSpans(args.q_spans, args.q_span_count);
+  return q_spans.ok() ? CheckHopperSpans(args.kv_spans, args.kv_span_count) : q_spans;
 }
 
 absl::StatusOr<HopperAttendPlan> PlanHopperAttend(const annulusAttendArgs& args, int blocks_max) {

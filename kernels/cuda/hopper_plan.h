@@ -12,6 +12,7 @@
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/cuda/sm90/attend_shape.h"
+#include "kernels/cuda/sm90/backward_shape.h"
 #include "kernels/cuda/tensor_map.h"
 
 namespace annulus::kernels::cuda {
@@ -31,6 +32,9 @@ absl::StatusOr<Provider> ParseProvider(const char* name, const DeviceProperties&
 // Whether the kernel runs on the device at all.
 bool RunsOn(const KernelShape& shape, const DeviceProperties& properties);
 
+// OK, or INVALID_ARGUMENT if what the walks of tiles count does not fit their 31 bits.
+absl::Status CheckHopperSpans(const annulusSpan* spans, size_t count);
+
 // OK, or INVALID_ARGUMENT with what the sm90 forward kernels do not take.
 absl::Status CheckHopperTakes(const annulusAttendArgs& args);
 
@@ -42,5 +46,16 @@ struct HopperAttendPlan {
 };
 // At most `blocks_max` blocks a launch: a block keeps a multiprocessor to itself.
 absl::StatusOr<HopperAttendPlan> PlanHopperAttend(const annulusAttendArgs& args, int blocks_max);
+
+// The same for the backward pass. `turns`: words of HopperBackwardParams::turns that the largest
+// launch needs.
+absl::Status CheckHopperTakes(const annulusAttendBackwardArgs& args);
+struct HopperBackwardPlan {
+  TensorMapSpec q, d_o, k, v;
+  int64_t turns;
+  std::vector<PlannedLaunch<HopperBackwardParams>> launches;
+};
+absl::StatusOr<HopperBackwardPlan> PlanHopperBackward(const annulusAttendBackwardArgs& args,
+                                                      int blocks_max);
 
 }  // namespace annulus::kernels::cuda

@@ -7,6 +7,7 @@
 #include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
 #include "kernels/cuda/sm90/attend_shape.h"
+#include "kernels/cuda/sm90/backward_shape.h"
 
 namespace annulus::kernels::cuda {
 namespace {
@@ -23,7 +24,7 @@ constexpr KernelShape AttendMatrixShape(const char* name) {
 }
 
 template <int kDim>
-constexpr KernelShape BackwardShape(const char* name) {
+constexpr KernelShape PortableBackwardShape(const char* name) {
   return {name, kBlockThreads, kBackwardSharedFloats<kDim> * sizeof(float), sizeof(BackwardParams),
           kTileRows<kDim>};
 }
@@ -32,6 +33,13 @@ template <int kDim>
 constexpr KernelShape AttendHopperShape(const char* name) {
   using Shape = AttendShape<kDim>;
   return {name, Shape::kThreads, Shape::kSharedBytes, sizeof(HopperAttendParams), Shape::kQueries,
+          true};
+}
+
+template <int kDim>
+constexpr KernelShape BackwardHopperShape(const char* name) {
+  using Shape = BackwardShape<kDim>;
+  return {name, Shape::kThreads, Shape::kSharedBytes, sizeof(HopperBackwardParams), Shape::kQueries,
           true};
 }
 
@@ -47,12 +55,12 @@ constexpr KernelShape kShapes[kKernelCount] = {
     AttendMatrixShape<128>("attend_matrix_bf16_128"),
     AttendMatrixShape<64>("attend_matrix_f16_64"),
     AttendMatrixShape<128>("attend_matrix_f16_128"),
-    BackwardShape<64>("query_gradients_64"),
-    BackwardShape<128>("query_gradients_128"),
-    BackwardShape<256>("query_gradients_256"),
-    BackwardShape<64>("key_gradients_64"),
-    BackwardShape<128>("key_gradients_128"),
-    BackwardShape<256>("key_gradients_256"),
+    PortableBackwardShape<64>("query_gradients_64"),
+    PortableBackwardShape<128>("query_gradients_128"),
+    PortableBackwardShape<256>("query_gradients_256"),
+    PortableBackwardShape<64>("key_gradients_64"),
+    PortableBackwardShape<128>("key_gradients_128"),
+    PortableBackwardShape<256>("key_gradients_256"),
     RowShape("reset"),
     RowShape("row_dots"),
     RowShape("merge"),
@@ -62,6 +70,10 @@ constexpr KernelShape kShapes[kKernelCount] = {
     AttendHopperShape<128>("attend_hopper_bf16_128"),
     AttendHopperShape<64>("attend_hopper_f16_64"),
     AttendHopperShape<128>("attend_hopper_f16_128"),
+    BackwardHopperShape<64>("backward_hopper_bf16_64"),
+    BackwardHopperShape<128>("backward_hopper_bf16_128"),
+    BackwardHopperShape<64>("backward_hopper_f16_64"),
+    BackwardHopperShape<128>("backward_hopper_f16_128"),
     {"merge_partial", kBlockThreads, 0, sizeof(PartialParams), 0},
     {"backward_inputs", kBlockThreads, 0, sizeof(PartialParams), 0},
     {"add_rows", kBlockThreads, 0, sizeof(PartialParams), 0},

@@ -33,6 +33,10 @@ enum class KernelId : int32_t {
   kAttendHopperBf16_128,
   kAttendHopperF16_64,
   kAttendHopperF16_128,
+  kBackwardHopperBf16_64,
+  kBackwardHopperBf16_128,
+  kBackwardHopperF16_64,
+  kBackwardHopperF16_128,
   // cudnn/partial_rows.h
   kMergePartial,
   kBackwardInputs,

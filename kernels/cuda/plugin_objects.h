@@ -3,7 +3,9 @@
 
 // What the handles of the C table are.
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/compute_plugin.h"
 #include "kernels/cuda/cudnn/provider.h"
@@ -14,6 +16,7 @@ struct annulusDevice {
   std::unique_ptr<annulus::kernels::cuda::Driver> driver;
   annulus::kernels::cuda::Provider provider;
   int blocks_max;  // of a persistent grid: the multiprocessors that are not spared
+  bool deterministic;
   std::unique_ptr<annulus::kernels::cuda::CudnnProvider> cudnn;  // null: not asked for
 };
 
@@ -21,6 +24,10 @@ struct annulusStream {
   annulus::kernels::cuda::Driver* driver;
   annulus::kernels::cuda::Driver::Stream stream;
   annulusDevice* device;
+  // Of the deterministic backward pass: zero between its launches, which this stream keeps apart.
+  // What was too small lies here until the stream is gone, since launches may still use it.
+  std::vector<void*> turns;
+  int64_t turns_count = 0;  // words of the last
 };
 
 struct annulusEvent {

@@ -53,6 +53,11 @@ class HopperDeviceThread {
                  : "memory");
   }
 
+  __device__ __forceinline__ void StoreFloats(uint32_t address, float first, float second) const {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(first), "f"(second)
+                 : "memory");
+  }
+
   __device__ __forceinline__ void BarrierInit(uint32_t barrier, int arrivals) const {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
                  : "memory");
@@ -112,6 +117,32 @@ class HopperDeviceThread {
   }
   __device__ __forceinline__ void FenceAsync() const {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+
+  __device__ __forceinline__ int32_t TakeNumber(int32_t* counter) const {
+    int32_t number;
+    asm volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], 1;"
+                 : "=r"(number)
+                 : "l"(counter)
+                 : "memory");
+    return number;
+  }
+  // Sums are the copy engine's: what a thread sees of them, and what it asks for next, is ordered
+  // by a fence of its own.
+  __device__ __forceinline__ void Await(const int32_t* word, int32_t value) const {
+    int32_t seen;
+    do {
+      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(word) : "memory");
+    } while (seen != value);
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+  }
+  __device__ __forceinline__ void PassOn(int32_t* word, int32_t value) const {
+    asm volatile(
+        "fence.proxy.async.global;\n"
+        "fence.acq_rel.gpu;\n"
+        "st.release.gpu.global.s32 [%0], %1;" ::"l"(word),
+        "r"(value)
+        : "memory");
   }
 
   __device__ __forceinline__ void Sync() const { __syncthreads(); }

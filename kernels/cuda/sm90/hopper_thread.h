@@ -12,6 +12,7 @@
 //   uint32_t shared() const;                 address of the block's shared memory, on 1024 bytes
 //   uint32_t LoadWord(uint32_t address);     and FourWords LoadFour(uint32_t address), on 16 bytes
 //   void StoreWord(uint32_t address, uint32_t word);    and StoreFour(address, FourWords)
+//   void StoreFloats(uint32_t address, float first, float second);    two words, on 8 bytes
 //   int Forgotten(int value) const;          value, as if the compiler did not know it: what is
 //   derived
 //                                            from it is worked out anew rather than kept in
@@ -41,6 +42,14 @@
 //                                                next owner add before this sum is there.
 //   void FenceAsync();       what this thread stored to shared memory is seen by StoreBulk,
 //                            ReduceAddBulk and the matrix unit, of whoever synchronises with it
+//
+// Words that all blocks share, in global memory
+//   int32_t TakeNumber(int32_t* counter);        what it was; it is one more now
+//   void Await(const int32_t* word, int32_t value);     until it is that; what was done before the
+//                                                PassOn that made it so is seen, sums of the
+//                                                engine among it
+//   void PassOn(int32_t* word, int32_t value);   after the WaitBulk of all whose sums it stands for
+//                                                and a barrier with them
 //
 // Threads together
 //   void Sync();                                 the block

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of compute capability 9.0 as the device runs them. Their bodies are in the headers.
+#include "kernels/cuda/sm90/backward.h"
 #include "kernels/cuda/sm90/forward.h"
 #include "kernels/cuda/sm90/hopper_device_thread.cuh"
 #include "kernels/cuda/sm90/kernels.h"
@@ -12,6 +13,13 @@ __global__ __launch_bounds__(AttendShape<kDim>::kThreads, 1) void AttendHopperKe
     const __grid_constant__ HopperAttendParams params) {
   HopperDeviceThread thread;
   AttendHopper<Half, kDim>(thread, params);
+}
+
+template <class Half, int kDim>
+__global__ __launch_bounds__(BackwardShape<kDim>::kThreads, 1) void BackwardHopperKernel(
+    const __grid_constant__ HopperBackwardParams params) {
+  HopperDeviceThread thread;
+  AttendBackwardHopper<Half, kDim>(thread, params);
 }
 
 template <typename Kernel>
@@ -31,6 +39,14 @@ const void* HopperFunction(KernelId id) {
       return Address(AttendHopperKernel<F16, 64>);
     case KernelId::kAttendHopperF16_128:
       return Address(AttendHopperKernel<F16, 128>);
+    case KernelId::kBackwardHopperBf16_64:
+      return Address(BackwardHopperKernel<Bf16, 64>);
+    case KernelId::kBackwardHopperBf16_128:
+      return Address(BackwardHopperKernel<Bf16, 128>);
+    case KernelId::kBackwardHopperF16_64:
+      return Address(BackwardHopperKernel<F16, 64>);
+    case KernelId::kBackwardHopperF16_128:
+      return Address(BackwardHopperKernel<F16, 128>);
     default:
       return nullptr;
   }

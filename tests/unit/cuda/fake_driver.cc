@@ -13,6 +13,7 @@
 #include "kernels/cuda/portable/forward.h"
 #include "kernels/cuda/portable/forward_matrix.h"
 #include "kernels/cuda/portable/row_ops.h"
+#include "kernels/cuda/sm90/backward.h"
 #include "kernels/cuda/sm90/forward.h"
 #include "server/base/status_macros.h"
 #include "tests/unit/cuda/block_emulator.h"
@@ -80,7 +81,9 @@ Body BodyOf(KernelId kernel, const void* params) {
 
 using HopperBody = std::function<void(HopperThread&)>;
 
-HopperBody HopperBodyOf(KernelId kernel, const HopperAttendParams& attend) {
+HopperBody HopperBodyOf(KernelId kernel, const void* params) {
+  const auto& attend = *static_cast<const HopperAttendParams*>(params);
+  const auto& backward = *static_cast<const HopperBackwardParams*>(params);
   switch (kernel) {
     case KernelId::kAttendHopperBf16_64:
       return [&](auto& t) { AttendHopper<Bf16, 64>(t, attend); };
@@ -90,6 +93,14 @@ HopperBody HopperBodyOf(KernelId kernel, const HopperAttendParams& attend) {
       return [&](auto& t) { AttendHopper<F16, 64>(t, attend); };
     case KernelId::kAttendHopperF16_128:
       return [&](auto& t) { AttendHopper<F16, 128>(t, attend); };
+    case KernelId::kBackwardHopperBf16_64:
+      return [&](auto& t) { AttendBackwardHopper<Bf16, 64>(t, backward); };
+    case KernelId::kBackwardHopperBf16_128:
+      return [&](auto& t) { AttendBackwardHopper<Bf16, 128>(t, backward); };
+    case KernelId::kBackwardHopperF16_64:
+      return [&](auto& t) { AttendBackwardHopper<F16, 64>(t, backward); };
+    case KernelId::kBackwardHopperF16_128:
+      return [&](auto& t) { AttendBackwardHopper<F16, 128>(t, backward); };
     default:
       std::abort();
   }
@@ -175,11 +186,9 @@ class FakeDriver final : public Driver {
     if (!Fake().run_kernels) return absl::OkStatus();
     const KernelShape& shape = ShapeOf(kernel);
     if (shape.hopper) {
-      HopperEmulator emulator(shape.threads, static_cast<uint32_t>(shape.shared_bytes),
-                              Fake().schedule_seed);
-      const auto& attend = *static_cast<const HopperAttendParams*>(params);
-      const HopperBody body = HopperBodyOf(kernel, attend);
-      for (int64_t block = 0; block < blocks; ++block) emulator.Run(block, blocks, body);
+      HopperGrid grid(shape.threads, static_cast<uint32_t>(shape.shared_bytes),
+                      Fake().schedule_seed, Fake().resident_blocks);
+      grid.Run(blocks, HopperBodyOf(kernel, params));
       return absl::OkStatus();
     }
     BlockEmulator emulator(shape.threads, shape.shared_bytes);

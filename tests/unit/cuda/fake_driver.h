@@ -27,6 +27,7 @@ struct FakeCuda {
   int device_count = 1;
   bool run_kernels = true;
   uint32_t schedule_seed = 1;  // of the Hopper emulator
+  int resident_blocks = 1;     // of a Hopper grid at a time
   // Calls to fail, by the name of the driver's method, with this status.
   std::set<std::string> failing;
   absl::Status failure = absl::InternalError("the device is gone");

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/cuda/emulated_tensor_map.h"
@@ -38,6 +39,11 @@ void HopperThread::StoreWord(uint32_t address, uint32_t word) {
 void HopperThread::StoreFour(uint32_t address, const FourWords& words) {
   emulator_->memory_->CheckInside(address, 16, 16);
   for (uint32_t i = 0; i < 4; ++i) StoreWord(address + 4 * i, words.at[i]);
+}
+void HopperThread::StoreFloats(uint32_t address, float first, float second) {
+  emulator_->memory_->CheckInside(address, 8, 8);
+  StoreWord(address, std::bit_cast<uint32_t>(first));
+  StoreWord(address + 4, std::bit_cast<uint32_t>(second));
 }
 void HopperThread::FenceAsync() { emulator_->memory_->FenceAsync(thread_); }
 
@@ -115,6 +121,23 @@ void HopperThread::FinishBulk(size_t commits_left) {
     }
     bulk_commits_.erase(bulk_commits_.begin());
   }
+}
+
+void HopperThread::Await(const int32_t* word, int32_t value) {
+  awaited_word_ = word;
+  awaited_value_ = value;
+  while (*word != value) Suspend(Wait::kSharedWord, 0, 0);
+}
+
+void HopperThread::PassOn(int32_t* word, int32_t value) {
+  const int warp = thread_ / HopperEmulator::kWarpThreads * HopperEmulator::kWarpThreads;
+  for (int i = warp; i < warp + HopperEmulator::kWarpThreads; ++i) {
+    const HopperThread& other = *emulator_->threads_[i];
+    if (!other.bulk_.empty() || !other.bulk_commits_.empty()) {
+      BreakRule("a word is passed on while sums of its warp are under way");
+    }
+  }
+  *word = value;
 }
 
 void HopperThread::Sync() { NamedSyncOr(0, static_cast<int>(emulator_->threads_.size()), false); }
@@ -201,6 +224,17 @@ void HopperEmulator::Reset() {
 
 void HopperEmulator::Run(int64_t block, int64_t blocks,
                          const std::function<void(HopperThread&)>& body) {
+  Start(block, blocks, body);
+  for (;;) {
+    const Progress progress = Step();
+    if (progress == Progress::kStuck) Deadlock();
+    if (progress == Progress::kOver) break;
+  }
+  CheckEnd();
+}
+
+void HopperEmulator::Start(int64_t block, int64_t blocks,
+                           const std::function<void(HopperThread&)>& body) {
   block_ = block;
   blocks_ = blocks;
   Reset();
@@ -208,9 +242,6 @@ void HopperEmulator::Run(int64_t block, int64_t blocks,
     HopperThread* const own = thread.get();
     own->fiber_.Start([own, &body] { body(*own); });
   }
-  while (Step()) {
-  }
-  CheckEnd();
 }
 
 std::vector<size_t> HopperEmulator::LoadsWaitedFor() const {
@@ -221,23 +252,30 @@ std::vector<size_t> HopperEmulator::LoadsWaitedFor() const {
   return found;
 }
 
-// A warp that can go on does, or a load lands: one of them, drawn. False when all are through.
-bool HopperEmulator::Step() {
-  if (over_ == static_cast<int>(threads_.size())) return false;
+// A warp that can go on does, or a load lands: one of them, drawn.
+HopperEmulator::Progress HopperEmulator::Step() {
+  if (over_ == static_cast<int>(threads_.size())) return Progress::kOver;
+  for (const auto& thread : threads_) {
+    if (thread->wait_ == HopperThread::Wait::kSharedWord &&
+        *thread->awaited_word_ == thread->awaited_value_) {
+      thread->wait_ = HopperThread::Wait::kNothing;
+      ++runnable_[thread->thread_ / kWarpThreads];
+    }
+  }
   std::vector<int> warps;
   for (size_t warp = 0; warp < runnable_.size(); ++warp) {
     if (runnable_[warp] > 0) warps.push_back(static_cast<int>(warp));
   }
   const std::vector<size_t> loads = LoadsWaitedFor();
   const size_t choices = warps.size() + loads.size();
-  if (choices == 0) Deadlock();
+  if (choices == 0) return Progress::kStuck;
   const size_t choice = rng_() % choices;
   if (choice < warps.size()) {
     RunWarp(warps[choice]);
   } else {
     Land(loads[choice - warps.size()]);
   }
-  return true;
+  return Progress::kMoved;
 }
 
 void HopperEmulator::RunWarp(int warp) {
@@ -371,6 +409,10 @@ std::string HopperEmulator::WhatIsWaitedFor(int warp) const {
       case HopperThread::Wait::kRegisters:
         text = absl::StrCat(thread.wait_what_, " registers");
         break;
+      case HopperThread::Wait::kSharedWord:
+        text = absl::StrCat("a shared word to be ", thread.awaited_value_, ", it is ",
+                            *thread.awaited_word_);
+        break;
       case HopperThread::Wait::kOver:
         text = "nothing, it is over";
         break;
@@ -408,6 +450,45 @@ void HopperEmulator::CheckEnd() const {
     if (thread->registers_ != first.registers_) {
       BreakRule("the threads of a warpgroup ended with unlike numbers of registers");
     }
+  }
+}
+
+// ---- A grid.
+
+HopperGrid::HopperGrid(int threads, uint32_t shared_bytes, uint32_t seed, int resident)
+    : seed_(seed) {
+  for (int i = 0; i < resident; ++i) {
+    places_.push_back(std::make_unique<HopperEmulator>(threads, shared_bytes, seed + i));
+  }
+}
+
+void HopperGrid::Run(int64_t blocks, const std::function<void(HopperThread&)>& body) {
+  using Progress = HopperEmulator::Progress;
+  std::vector<int64_t> left(blocks);
+  std::iota(left.rbegin(), left.rend(), 0);
+  std::mt19937 rng(seed_);
+  if (places_.size() > 1) std::shuffle(left.begin(), left.end(), rng);
+  std::vector<HopperEmulator*> running;
+  std::vector<HopperEmulator*> free;
+  for (const auto& place : places_) free.push_back(place.get());
+  size_t stuck = 0;  // looked at in vain, one after the other
+  for (size_t turn = 0;; ++turn) {
+    while (!free.empty() && !left.empty()) {
+      free.back()->Start(left.back(), blocks, body);
+      running.push_back(free.back());
+      free.pop_back();
+      left.pop_back();
+    }
+    if (running.empty()) return;
+    const size_t place = stuck > 0 ? turn % running.size() : rng() % running.size();
+    HopperEmulator* const block = running[place];
+    const Progress progress = block->Step();
+    stuck = progress == Progress::kStuck ? stuck + 1 : 0;
+    if (stuck > running.size()) block->Deadlock();
+    if (progress != Progress::kOver) continue;
+    block->CheckEnd();
+    running.erase(running.begin() + static_cast<std::ptrdiff_t>(place));
+    free.push_back(block);
   }
 }
 

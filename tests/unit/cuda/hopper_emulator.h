@@ -13,7 +13,7 @@
 // warp waits for), anything that is left under way at the end.
 //
 // What it cannot show: the device's own rounding (fused multiply-adds, exp2), global memory shared
-// by blocks, and time.
+// by blocks but for words that are passed on, and time.
 
 #include <array>
 #include <cstdint>
@@ -48,6 +48,7 @@ class HopperThread {
   FourWords LoadFour(uint32_t address) const;
   void StoreWord(uint32_t address, uint32_t word);
   void StoreFour(uint32_t address, const FourWords& words);
+  void StoreFloats(uint32_t address, float first, float second);
 
   void BarrierInit(uint32_t barrier, int arrivals);
   void FenceBarrierInit();
@@ -66,6 +67,10 @@ class HopperThread {
     FinishBulk(kLeft);
   }
   void FenceAsync();
+
+  int32_t TakeNumber(int32_t* counter) { return (*counter)++; }
+  void Await(const int32_t* word, int32_t value);
+  void PassOn(int32_t* word, int32_t value);
 
   void Sync();
   void NamedSync(int id, int threads) { NamedSyncOr(id, threads, false); }
@@ -129,6 +134,7 @@ class HopperThread {
     kNamedBarrier,
     kBarrier,
     kRegisters,
+    kSharedWord,
     kOver
   };
   struct Bulk {
@@ -151,6 +157,8 @@ class HopperThread {
   Wait wait_ = Wait::kNothing;
   uint32_t wait_what_ = 0;  // the barrier, or the kind of collective
   uint32_t wait_detail_ = 0;
+  const int32_t* awaited_word_ = nullptr;
+  int32_t awaited_value_ = 0;
   int registers_ = 0;
   uint32_t elections_ = 0;
   std::vector<Bulk> bulk_;                       // not yet committed
@@ -168,6 +176,7 @@ class HopperEmulator {
 
  private:
   friend class HopperThread;
+  friend class HopperGrid;
   static constexpr int kWarpThreads = 32;
   static constexpr int kNamedBarriers = 16;  // 0 is Sync
   static constexpr int kRegisterFile = 65536;
@@ -203,8 +212,11 @@ class HopperEmulator {
     uint32_t to;
   };
 
+  enum class Progress { kMoved, kStuck, kOver };
+
+  void Start(int64_t block, int64_t blocks, const std::function<void(HopperThread&)>& body);
   void Reset();
-  bool Step();
+  Progress Step();
   void RunWarp(int warp);
   void Land(size_t load);
   std::vector<size_t> LoadsWaitedFor() const;
@@ -235,6 +247,19 @@ class HopperEmulator {
   std::map<uint32_t, Barrier> barriers_;
   std::vector<Load> loads_;
   int free_registers_ = 0;
+};
+
+// Blocks of a grid that are there at the same time, as many as `resident`: which one goes on is
+// drawn, and in which order blocks begin. With one they run one after the other, in order.
+class HopperGrid {
+ public:
+  HopperGrid(int threads, uint32_t shared_bytes, uint32_t seed, int resident);
+
+  void Run(int64_t blocks, const std::function<void(HopperThread&)>& body);
+
+ private:
+  std::vector<std::unique_ptr<HopperEmulator>> places_;
+  uint32_t seed_;
 };
 
 }  // namespace annulus::kernels::cuda

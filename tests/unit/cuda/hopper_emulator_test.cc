@@ -265,6 +265,41 @@ TEST(HopperEmulator, NamedBarriersVotesElectionsAndRegisters) {
   for (const int count : elected) EXPECT_EQ(count, 1);
 }
 
+// Blocks that add to one place in the order of their numbers, whichever of them are there when.
+TEST(HopperEmulator, BlocksPassWordsOn) {
+  constexpr int kBlocks = 5;
+  alignas(16) const float rounded_away[4] = {1e8f, 1.0f, -1e8f, 1.0f};  // sums tell the order
+  for (uint32_t seed = 0; seed < 10; ++seed) {
+    for (const int resident : {1, 3, 5}) {
+      alignas(16) float sum[4] = {};
+      int32_t turns[2] = {0, 0};
+      HopperGrid(kWarpgroupThreads, 2048, seed, resident).Run(kBlocks, [&](HopperThread& t) {
+        if (t.thread() >= 32) return;
+        if (t.thread() == 0) t.StoreWord(kBarrier, t.TakeNumber(&turns[0]));
+        t.NamedSync(1, 32);
+        const auto own = static_cast<int32_t>(t.LoadWord(kBarrier));
+        if (t.thread() < 2) {
+          t.StoreFloats(kTiles + 8 * t.thread(), rounded_away[own % 4], static_cast<float>(own));
+          t.FenceAsync();
+        }
+        t.NamedSync(1, 32);
+        t.Await(&turns[1], own);
+        if (t.thread() == 3) {
+          t.ReduceAddBulk(sum, kTiles, 16);
+          t.CommitBulk();
+          t.WaitBulk<0>();
+        }
+        t.NamedSync(1, 32);
+        if (t.thread() == 0) t.PassOn(&turns[1], own + 1);
+      });
+      EXPECT_EQ(turns[0], kBlocks);
+      EXPECT_EQ(turns[1], kBlocks);
+      EXPECT_EQ(sum[0], (((1e8f + 1.0f) - 1e8f) + 1.0f) + 1e8f);
+      EXPECT_EQ(sum[1], 0.0f + 1 + 2 + 3 + 4);
+    }
+  }
+}
+
 TEST(HopperEmulator, ZeroTimesWhatIsNotFiniteIsNaN) {
   HopperThread t;
   const uint32_t finite = t.RoundPair<Bf16>(-3.0f, 1e30f);

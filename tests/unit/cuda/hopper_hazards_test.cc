@@ -254,6 +254,26 @@ TEST_F(HopperHazardsDeathTest, Registers) {
                "unlike numbers of registers");
 }
 
+TEST_F(HopperHazardsDeathTest, WordsBetweenBlocks) {
+  static int32_t word = 0;
+  EXPECT_DEATH(HopperGrid(128, 4096, 1, 2).Run(2, [&](HopperThread& t) { t.Await(&word, 1); }),
+               "deadlock(.|\n)*32 lanes for a shared word to be 1, it is 0");
+  alignas(16) static float to[4];
+  EXPECT_DEATH(Run([&](HopperThread& t) {
+                 if (t.thread() >= 32) return;
+                 if (t.thread() == 5) {
+                   for (uint32_t i = 0; i < 4; ++i) t.StoreWord(kTile + 4 * i, 0);
+                   t.FenceAsync();
+                   t.ReduceAddBulk(to, kTile, 16);
+                   t.CommitBulk();
+                 }
+                 t.NamedSync(1, 32);
+                 if (t.thread() == 0) t.PassOn(&word, 1);
+                 if (t.thread() == 5) t.WaitBulk<0>();
+               }),
+               "passed on while sums of its warp are under way");
+}
+
 TEST_F(HopperHazardsDeathTest, BulkStores) {
   alignas(16) static float to[8];
   EXPECT_DEATH(Run([&](HopperThread& t) {

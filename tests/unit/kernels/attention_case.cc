@@ -144,9 +144,12 @@ void AttentionCase::FillRow(const annulusTensor& tensor, int64_t batch, int64_t 
                  const_cast<void*>(RowPointer(tensor, batch, row, head)));
 }
 
-TestDevice::TestDevice(const annulusComputeV1* api, int threads, const char* provider) : api_(api) {
+TestDevice::TestDevice(const annulusComputeV1* api, int threads, const char* provider,
+                       bool deterministic)
+    : api_(api) {
   annulusComputeOptions options = {sizeof(annulusComputeOptions), 0, threads};
   options.provider = provider;
+  options.deterministic = deterministic ? 1 : 0;
   Check(api_->open(&options, &device_));
   Check(api_->stream_create(device_, &stream_));
 }

@@ -58,7 +58,8 @@ class AttentionCase {
 // and the host share; a failed call fails the test with its reason.
 class TestDevice {
  public:
-  explicit TestDevice(const annulusComputeV1* api, int threads = 1, const char* provider = nullptr);
+  explicit TestDevice(const annulusComputeV1* api, int threads = 1, const char* provider = nullptr,
+                      bool deterministic = false);
   ~TestDevice();
   TestDevice(const TestDevice&) = delete;
   TestDevice& operator=(const TestDevice&) = delete;
