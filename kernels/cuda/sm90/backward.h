@@ -2,14 +2,16 @@
 #pragma once
 
 // The backward pass for compute capability 9.0, bf16 and f16, head sizes up to 128: a persistent
-// block with one warpgroup that loads (backward_load.h) and adds up dq (backward_add.h), and two
-// that compute (backward_compute.h). unit_order.h says what each block works on.
+// block with one warpgroup that loads (backward_load.h, backward_note.h) and adds up dq
+// (backward_add.h), and two that compute (backward_compute.h). unit_order.h says what each block
+// works on.
 
 #include <cstdint>
 
 #include "kernels/cuda/sm90/backward_add.h"
 #include "kernels/cuda/sm90/backward_compute.h"
 #include "kernels/cuda/sm90/backward_load.h"
+#include "kernels/cuda/sm90/backward_note.h"
 #include "kernels/cuda/sm90/backward_shape.h"
 
 namespace annulus::kernels::cuda {
@@ -21,10 +23,11 @@ ANNULUS_KERNEL_INLINE void InitBackwardBarriers(Thread& t) {
   if (t.thread() == 0) {
     const BackwardPlaces<kDim> shared{t.shared()};
     t.BarrierInit(shared.KeysFull(), 1);
-    t.BarrierInit(shared.KeysEmpty(), kReaders + 1);
+    t.BarrierInit(shared.KeysEmpty(), kReaders);
     for (uint32_t stage = 0; stage < Shape::kStages; ++stage) {
       t.BarrierInit(shared.QueriesFull(stage), 32 + 1);
-      t.BarrierInit(shared.QueriesEmpty(stage), kReaders);
+      t.BarrierInit(shared.QueriesEmpty(stage), kReaders + 1);
+      t.BarrierInit(shared.HeaderFull(stage), 1);
     }
     t.FenceBarrierInit();
   }
@@ -40,8 +43,10 @@ ANNULUS_KERNEL_INLINE void AttendBackwardHopper(Thread& t, const HopperBackwardP
     t.template DecreaseRegisters<Shape::kProducerRegisters>();
     const int warp = t.Forgotten(t.thread() / 32);
     if (warp == 0) {
-      BackwardLoader<kDim, Thread>(t, p).Load();
+      if (t.ElectOne()) BackwardLoader<kDim, Thread>(t, p).Load();
     } else if (warp == 1) {
+      BackwardNoter<kDim, Thread>(t, p).Note();
+    } else if (warp == 2) {
       BackwardAdder<kDim, Thread>(t, p).Add();
     }
   } else {

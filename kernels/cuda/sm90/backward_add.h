@@ -28,65 +28,64 @@ class BackwardAdder {
       : t_(t), p_(p), shared_{t.shared()}, lane_(t.thread() % 32) {}
 
   ANNULUS_KERNEL_INLINE void Add() {
+    RingPlace<Shape::kStages> stage;
     ANNULUS_KEEP_ROLLED
-    for (uint32_t parity = 0;; parity ^= 1) {
-      t_.BarrierWait(shared_.KeysFull(), parity);
-      const auto index = static_cast<int32_t>(t_.LoadWord(shared_.Unit()));
-      if (index >= p_.order.Units()) break;
-      t_.NamedSync(kAdderBarrier, 32);
-      if (lane_ == 0) t_.BarrierArrive(shared_.KeysEmpty());
-      AddUnit(index);
-    }
-  }
-
- private:
-  // Which turn it is: how many tiles of keys before this one, and in all, add to the tile.
-  struct Turn {
-    int32_t* counter;
-    int32_t own;
-    int32_t all;
-  };
-
-  ANNULUS_KERNEL_INLINE void AddUnit(int32_t index) {
-    const auto keys_of = [this, index] { return BackwardUnit(p_, t_.Forgotten(index)).keys; };
-    ANNULUS_KEEP_ROLLED
-    for (int32_t head = 0; head < p_.heads_each; ++head) {
-      QueryWalk walk(p_.q_segments, p_.mask, Shape::kKeys, keys_of);
-      ANNULUS_KEEP_ROLLED
-      while (walk.Next()) {
-        if (p_.turns == nullptr) {
-          TakeSums();
-          AddRows(index, head, walk.tile());
-        } else {
-          AddInTurn(index, head, walk.tile());
-        }
+    for (QueryKind kind = QueryKind::kEnd; kind != QueryKind::kOver; stage.Advance()) {
+      t_.BarrierWait(shared_.QueriesFull(stage.stage()), stage.parity());
+      const uint32_t header = shared_.Notes(stage.stage());
+      kind = static_cast<QueryKind>(t_.LoadWord(header));
+      if (kind == QueryKind::kWhole || kind == QueryKind::kPartial) {
+        AddTile(header, shared_.QueriesEmpty(stage.stage()));
+      } else {
+        Release(shared_.QueriesEmpty(stage.stage()));
       }
     }
   }
 
-  ANNULUS_KERNEL_INLINE void TakeSums() {
+ private:
+  static_assert(kSegmentsMax <= 32);
+
+  // The counter of a tile of queries, what it says when it is this block's turn, and afterwards.
+  struct Turn {
+    int32_t* counter;
+    int32_t own;
+    int32_t next;
+  };
+
+  // The header read, the stage is nothing to the adder; the computing side is never through before.
+  ANNULUS_KERNEL_INLINE void AddTile(uint32_t header, uint32_t empty) {
+    Turn turn = {nullptr, 0, 0};
+    if (p_.turns != nullptr) turn = TurnOf(header);
+    float* const first = FirstRow(header);
+    const uint32_t rows = t_.LoadWord(header + 12);
+    Release(empty);
     t_.NamedArrive(kSumsFree, Shape::kConsumerThreads + 32);
     t_.NamedSync(kSumsReady, Shape::kConsumerThreads + 32);
+    if (p_.turns != nullptr) t_.Await(turn.counter, turn.own);
+    AddRows(first, rows);
+    if (p_.turns != nullptr) {
+      t_.NamedSync(kAdderBarrier, 32);
+      if (lane_ == 0) t_.PassOn(turn.counter, turn.next);
+    }
   }
 
-  ANNULUS_KERNEL_INLINE void AddInTurn(int32_t index, int32_t head, int32_t tile) {
-    const Turn turn = TurnOf(index, head, tile);
-    TakeSums();
-    t_.Await(turn.counter, turn.own);
-    AddRows(index, head, tile);
+  // All lanes have read it.
+  ANNULUS_KERNEL_INLINE void Release(uint32_t empty) {
     t_.NamedSync(kAdderBarrier, 32);
-    if (lane_ == 0) t_.PassOn(turn.counter, turn.own + 1 == turn.all ? 0 : turn.own + 1);
+    if (lane_ == 0) t_.BarrierArrive(empty);
+  }
+
+  // Of dq, of the tile.
+  ANNULUS_KERNEL_INLINE float* FirstRow(uint32_t header) {
+    const FourWords place = t_.LoadFour(header + 16);
+    return FloatRow(p_.dq, place.at[1], t_.LoadWord(header + 8) + p_.dq_row_offset, place.at[0]);
   }
 
   // Each lane its rows; returns when they are added.
-  ANNULUS_KERNEL_INLINE void AddRows(int32_t index, int32_t head, int32_t tile) {
-    const BackwardUnit unit(p_, t_.Forgotten(index));
-    const Tile queries = TileAt(p_.q_segments, tile);
-    float* const first = FloatRow(p_.dq, unit.batch, queries.row + p_.dq_row_offset,
-                                  unit.kv_head * p_.heads_each + head);
+  ANNULUS_KERNEL_INLINE void AddRows(float* first, uint32_t rows) {
     const auto bytes = static_cast<uint32_t>(p_.dq.head_dim * sizeof(float));
     ANNULUS_KEEP_ROLLED
-    for (int row = lane_; row < queries.rows; row += 32) {
+    for (uint32_t row = lane_; row < rows; row += 32) {
       t_.ReduceAddBulk(first + row * p_.dq.row_stride, shared_.Sums() + row * Shape::kSumRowBytes,
                        bytes);
     }
@@ -94,26 +93,39 @@ class BackwardAdder {
     t_.template WaitBulk<0>();
   }
 
-  ANNULUS_KERNEL_INLINE Turn TurnOf(int32_t index, int32_t head, int32_t tile) {
-    const BackwardUnit unit(p_, t_.Forgotten(index));
-    const Tile queries = TileAt(p_.q_segments, tile);
+  // Each lane a segment of keys, one end of its tiles after the other: registers are few.
+  ANNULUS_KERNEL_INLINE Turn TurnOf(uint32_t header) {
     float before = 0.0f;  // exact up to 2^24
     float all = 0.0f;
-    ANNULUS_KEEP_ROLLED
-    for (int32_t n = lane_; n < p_.order.tiles; n += 32) {
-      if (SeesNothing(p_.mask, queries, TileAt(p_.kv_segments, n))) continue;
-      all += 1.0f;
-      if (n < unit.tile) before += 1.0f;
+    if (lane_ < p_.kv_segments.count) {
+      const Segment& segment = p_.kv_segments.segments[lane_];
+      const int32_t begin = FirstKeyTile(segment, Shape::kKeys, p_.mask, QueriesOf(header));
+      const int32_t end = EndKeyTile(segment, Shape::kKeys, p_.mask, QueriesOf(header));
+      const int32_t own =
+          static_cast<int32_t>(t_.LoadWord(header + 24)) - static_cast<int32_t>(segment.first_tile);
+      before = CountTiles(begin, own < end ? own : end);
+      all = CountTiles(begin, end);
     }
     ANNULUS_UNROLL
     for (int m = 1; m < 32; m *= 2) {
       before += t_.ShuffleXor(before, m);
       all += t_.ShuffleXor(all, m);
     }
+    return {CounterOf(header), static_cast<int32_t>(before),
+            before + 1.0f == all ? 0 : static_cast<int32_t>(before) + 1};
+  }
+
+  ANNULUS_KERNEL_INLINE int32_t* CounterOf(uint32_t header) {
+    const FourWords place = t_.LoadFour(header + 16);
     const int64_t heads = int64_t{p_.order.kv_heads} * p_.heads_each;
-    const int64_t of_head = unit.batch * heads + unit.kv_head * p_.heads_each + head;
-    return {p_.turns + 1 + of_head * p_.q_segments.tiles + tile, static_cast<int32_t>(before),
-            static_cast<int32_t>(all)};
+    const int64_t row = place.at[1] * heads + place.at[0];
+    return p_.turns + 1 + row * p_.q_segments.tiles + t_.LoadWord(header + 4);
+  }
+  ANNULUS_KERNEL_INLINE Tile QueriesOf(uint32_t header) {
+    return TileAt(p_.q_segments, t_.LoadWord(header + 4));
+  }
+  ANNULUS_KERNEL_INLINE static float CountTiles(int32_t begin, int32_t end) {
+    return end > begin ? static_cast<float>(end - begin) : 0.0f;
   }
 
   Thread& t_;

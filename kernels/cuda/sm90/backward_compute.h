@@ -32,9 +32,8 @@ class BackwardConsumer {
     ANNULUS_KEEP_ROLLED
     for (uint32_t parity = 0;; parity ^= 1) {
       t_.BarrierWait(shared_.KeysFull(), parity);
-      const auto index = static_cast<int32_t>(t_.LoadWord(shared_.Unit()));
-      if (index >= p_.order.Units()) break;
-      ComputeUnit(index);
+      if (Index() >= p_.order.Units()) break;
+      ComputeUnit();
     }
   }
 
@@ -48,31 +47,41 @@ class BackwardConsumer {
   // What comes next.
   enum class Next { kWhole, kPartial, kPlain, kEnd };
 
-  ANNULUS_KERNEL_INLINE void ComputeUnit(int32_t index) {
+  // Of a tile that goes without the matrix unit sums go to memory; so do those before it, and no
+  // register holds them meanwhile.
+  ANNULUS_KERNEL_INLINE void ComputeUnit() {
+    keys_finite_ = Agreed(IsFinite<Half, Shape::kKeyBytes, Shape::kConsumerThreads>(
+        t_, shared_.Keys(), t_.thread() - kWarpgroupThreads));
+    ANNULUS_KEEP_ROLLED
+    while (ComputeRun() == Next::kPlain) {
+      ComputePlain();
+      ReleaseStage();
+    }
+  }
+
+  // The tiles up to one that is not for the matrix unit, or to the end of the unit: which of both.
+  ANNULUS_KERNEL_INLINE Next ComputeRun() {
     float dk[kDim / 2];
     float dv[kDim / 2];
     ANNULUS_UNROLL
     for (int i = 0; i < kDim / 2; ++i) dk[i] = dv[i] = 0.0f;
-    index_ = index;
-    keys_finite_ = Agreed(IsFinite<Half, Shape::kKeyBytes, Shape::kConsumerThreads>(
-        t_, shared_.Keys(), t_.thread() - kWarpgroupThreads));
+    Next next = Look();
     ANNULUS_KEEP_ROLLED
-    for (;;) {
-      const Next next = Look();
-      if (next == Next::kEnd) break;
-      if (next == Next::kPlain) {
-        ComputePlain();
-      } else {
-        ComputeTile(next == Next::kPartial, dk, dv);
-      }
+    while (next == Next::kWhole || next == Next::kPartial) {
+      ComputeTile(next == Next::kPartial, dk, dv);
       ReleaseStage();
+      next = Look();
     }
-    ReleaseStage();
-    Release(shared_.KeysEmpty());
+    const BackwardUnit unit(p_, Index());
+    if (next == Next::kEnd) {
+      t_.NamedSync(kTileVote, Shape::kConsumerThreads);  // all have read what is given back
+      ReleaseStage();
+      Release(shared_.KeysEmpty());
+    }
     const int thread = t_.Forgotten(t_.thread());
-    const BackwardUnit unit(p_, t_.Forgotten(index));
     AddToKeyRows<kDim>(p_.dk, unit, thread, p_.dkv_row_offset, p_.softmax_scale, dk);
     AddToKeyRows<kDim>(p_.dv, unit, thread, p_.dkv_row_offset, 1.0f, dv);
+    return next;
   }
 
   // The tile at stage_. Products are waited for in the order in which they were issued.
@@ -136,7 +145,7 @@ class BackwardConsumer {
     t_.NamedSync(kSumsFree, Shape::kConsumerThreads + 32);
     StorePairs<kQueries>(t_, shared_.Sums(), Shape::kKeyPanelBytes, rounded);
     t_.NamedSync(kWeightsReady, Shape::kConsumerThreads);
-    AddPlainKeyRows<Half, kDim>(t_, p_, BackwardUnit(p_, t_.Forgotten(index_)), stage_.stage());
+    AddPlainKeyRows<Half, kDim>(t_, p_, BackwardUnit(p_, Index()), stage_.stage());
     t_.NamedSync(kWeightsReady, Shape::kConsumerThreads);
     WritePlainSums<Half, kDim>(t_, p_.softmax_scale);
     t_.FenceAsync();
@@ -159,7 +168,7 @@ class BackwardConsumer {
   }
 
   ANNULUS_KERNEL_INLINE SeenPairs<kQueries> FindPairs(uint32_t notes) {
-    const BackwardUnit unit(p_, t_.Forgotten(index_));
+    const BackwardUnit unit(p_, Index());
     const Tile queries = TileAt(p_.q_segments, static_cast<int32_t>(t_.LoadWord(notes + 4)));
     return FindSeenPairs<kQueries>(t_, p_.mask, unit.keys, queries, notes);
   }
@@ -230,6 +239,11 @@ class BackwardConsumer {
     t_.NamedArrive(kSumsReady, Shape::kConsumerThreads + 32);
   }
 
+  // Of the unit, until KeysEmpty has been told.
+  ANNULUS_KERNEL_INLINE int32_t Index() {
+    return static_cast<int32_t>(t_.LoadWord(shared_.Unit()));
+  }
+
   // A warp is through with a tile.
   ANNULUS_KERNEL_INLINE void Release(uint32_t empty) {
     if (t_.thread() % 32 == 0) t_.BarrierArrive(empty);
@@ -243,7 +257,6 @@ class BackwardConsumer {
   const HopperBackwardParams& p_;
   BackwardPlaces<kDim> shared_;
   const int consumer_;
-  int32_t index_ = 0;
   bool keys_finite_ = true;
   RingPlace<Shape::kStages> stage_;
 };

@@ -44,7 +44,7 @@ ANNULUS_KERNEL_INLINE SeenPairs<kQueries> FindSeenPairs(Thread& t, const annulus
   constexpr uint32_t kDead = 0xff800000u;  // -inf
   ANNULUS_UNROLL
   for (int j = 0; j < kQueries / 8; ++j) {
-    const FourWords note = t.LoadFour(notes + 16 + 16 * (4 * j + quad_place));
+    const FourWords note = t.LoadFour(notes + kNoteHeaderBytes + 16 * (4 * j + quad_place));
     ANNULUS_UNROLL
     for (int i = 0; i < 4; ++i) {
       const int query = 8 * j + 2 * quad_place + i % 2;
@@ -69,7 +69,7 @@ ANNULUS_KERNEL_INLINE void HidePairs(const SeenPairs<kQueries>& seen,
 template <int kQueries, class Thread>
 ANNULUS_KERNEL_INLINE void WeighPairs(Thread& t, float scale_log2, uint32_t notes,
                                       float (&scores)[kQueries / 2]) {
-  const uint32_t own = notes + 16 + 16 * (t.Forgotten(t.thread()) % 4);
+  const uint32_t own = notes + kNoteHeaderBytes + 16 * (t.Forgotten(t.thread()) % 4);
   ANNULUS_UNROLL
   for (int j = 0; j < kQueries / 8; ++j) {
     const FourWords note = t.LoadFour(own + 64 * j);
@@ -86,7 +86,7 @@ template <int kQueries, class Thread>
 ANNULUS_KERNEL_INLINE void DifferentiatePairs(Thread& t, uint32_t notes,
                                               const float (&weights)[kQueries / 2],
                                               float (&gradients)[kQueries / 2]) {
-  const uint32_t own = notes + 16 + 16 * (t.Forgotten(t.thread()) % 4);
+  const uint32_t own = notes + kNoteHeaderBytes + 16 * (t.Forgotten(t.thread()) % 4);
   ANNULUS_UNROLL
   for (int j = 0; j < kQueries / 8; ++j) {
     const FourWords note = t.LoadFour(own + 64 * j);

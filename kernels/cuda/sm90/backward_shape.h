@@ -43,6 +43,8 @@ ANNULUS_HOST_DEVICE inline int64_t BackwardTurns(int64_t query_tiles, int64_t he
   return 1 + query_tiles * heads * batches;
 }
 
+inline constexpr uint32_t kNoteHeaderBytes = 32;
+
 // Head sizes up to kDim, 64 or 128. One warpgroup loads and adds up, two compute: each owns 64 of
 // the block's 128 keys.
 template <int kDim>
@@ -69,7 +71,7 @@ struct BackwardShape {
   // A row of dq in float32. 32 bytes more than it needs: eight rows on other banks.
   static constexpr uint32_t kSumRowBytes = kDim * sizeof(float) + 32;
   static constexpr uint32_t kSumBytes = kQueries * kSumRowBytes;
-  static constexpr uint32_t kNoteBytes = 16 + kQueries / 2 * 16;
+  static constexpr uint32_t kNoteBytes = kNoteHeaderBytes + kQueries / 2 * 16;
 
   static constexpr uint32_t kValuesAt = kKeyBytes;
   static constexpr uint32_t kQueriesAt = kValuesAt + kKeyBytes;
@@ -77,7 +79,7 @@ struct BackwardShape {
   static constexpr uint32_t kSumsAt = kWeightsAt + kWeightBytes;
   static constexpr uint32_t kNotesAt = kSumsAt + kSumBytes;
   static constexpr uint32_t kBarriersAt = kNotesAt + kStages * kNoteBytes;
-  static constexpr uint32_t kUnitAt = kBarriersAt + 8 * (2 + 2 * kStages);
+  static constexpr uint32_t kUnitAt = kBarriersAt + 8 * (2 + 3 * kStages);
   static constexpr uint32_t kSharedBytes = kUnitAt + 16;
   static_assert(kSumsAt % kPatternBytes == 0 && kWeightBytes <= kSumBytes);
   static_assert(kSharedBytes <= 227 << 10);
@@ -89,7 +91,7 @@ inline constexpr int kWeightsReady = 1;  // both warpgroups have written d_score
 inline constexpr int kSumsFree = 2;      // the room for sums may be written
 inline constexpr int kSumsReady = 3;     // and be added from
 inline constexpr int kTileVote = 4;
-inline constexpr int kLoaderBarrier = 5;
+inline constexpr int kNoterBarrier = 5;
 inline constexpr int kAdderBarrier = 6;
 
 // What the loader says of the tile of queries in a stage.
@@ -97,6 +99,7 @@ enum class QueryKind : uint32_t {
   kWhole,    // every query is there, alive, and sees every key
   kPartial,  // not so
   kEnd,      // no tile: the unit is over
+  kOver,     // nor another unit: only the noter and the adder are still there to see it
 };
 
 // Where tiles and barriers are in the block's shared memory.
@@ -116,8 +119,9 @@ struct BackwardPlaces {
   // Weights or their gradients as kKeys rows of queries, swizzled; and dq as float32.
   ANNULUS_KERNEL_INLINE uint32_t Weights() const { return base + Shape::kWeightsAt; }
   ANNULUS_KERNEL_INLINE uint32_t Sums() const { return base + Shape::kSumsAt; }
-  // Two words, kind and number of the tile, and from 16 bytes on for each two queries {lse, lse,
-  // delta, delta}: lse in units of log2, -inf for a query that contributes nothing.
+  // A header {kind, number of the tile, its first row, its rows; head, batch, tile of keys, 0} and
+  // for each two queries {lse, lse, delta, delta}: lse in units of log2, -inf for a query that
+  // contributes nothing.
   ANNULUS_KERNEL_INLINE uint32_t Notes(uint32_t stage) const {
     return base + Shape::kNotesAt + stage * Shape::kNoteBytes;
   }
@@ -126,6 +130,10 @@ struct BackwardPlaces {
   ANNULUS_KERNEL_INLINE uint32_t QueriesFull(uint32_t stage) const { return Barrier(2 + stage); }
   ANNULUS_KERNEL_INLINE uint32_t QueriesEmpty(uint32_t stage) const {
     return Barrier(2 + Shape::kStages + stage);
+  }
+  // Written by the loader, for the noter.
+  ANNULUS_KERNEL_INLINE uint32_t HeaderFull(uint32_t stage) const {
+    return Barrier(2 + 2 * Shape::kStages + stage);
   }
   // The number of the unit whose keys these are; beyond the last: there is none.
   ANNULUS_KERNEL_INLINE uint32_t Unit() const { return base + Shape::kUnitAt; }

@@ -43,6 +43,24 @@ ANNULUS_KERNEL_INLINE QueryTiles QueryTilesOfSegment(const Segment& segment, int
   return tiles;
 }
 
+// The other way round: of the tiles of a segment of keys, those from FirstKeyTile on and before
+// EndKeyTile need the tile of queries.
+ANNULUS_KERNEL_INLINE int32_t FirstKeyTile(const Segment& segment, int32_t tile_rows,
+                                           const annulusMask& mask, const Tile& queries) {
+  if (mask.window_left < 0) return 0;
+  const int64_t seen = queries.position + mask.causal_offset - mask.window_left;
+  const int32_t before = RowsBelow(segment, seen);
+  return before < segment.count ? before / tile_rows : (before + tile_rows - 1) / tile_rows;
+}
+ANNULUS_KERNEL_INLINE int32_t EndKeyTile(const Segment& segment, int32_t tile_rows,
+                                         const annulusMask& mask, const Tile& queries) {
+  auto rows = static_cast<int32_t>(segment.count);
+  if (mask.kind == ANNULUS_MASK_CAUSAL) {
+    rows = RowsBelow(segment, queries.PositionOf(queries.rows - 1) + mask.causal_offset + 1);
+  }
+  return (rows + tile_rows - 1) / tile_rows;
+}
+
 // Of the queries that a key sees, as rows of the tile: FitsWalk's 31 bits, and no division of 64.
 ANNULUS_KERNEL_INLINE Interval QueriesThatSee(const annulusMask& mask, int64_t key_position,
                                               const Tile& queries) {
@@ -80,6 +98,15 @@ class QueryWalk {
   // Of the tile that the walk is at: its number in the list, and whether it is seen whole.
   ANNULUS_KERNEL_INLINE int32_t tile() const {
     return static_cast<int32_t>(queries_.segments[segment_].first_tile) + tile_;
+  }
+  // Its first row in the tensor, and how many it has.
+  ANNULUS_KERNEL_INLINE int32_t row() const {
+    return static_cast<int32_t>(queries_.segments[segment_].row) + tile_ * queries_.tile_rows;
+  }
+  ANNULUS_KERNEL_INLINE int32_t rows() const {
+    const auto count = static_cast<int32_t>(queries_.segments[segment_].count);
+    const int32_t left = count - tile_ * queries_.tile_rows;
+    return left < queries_.tile_rows ? left : queries_.tile_rows;
   }
   ANNULUS_KERNEL_INLINE bool IsWhole() const {
     return tile_ >= tiles_.whole_begin && tile_ < tiles_.whole_end;

@@ -53,7 +53,7 @@ TEST_F(HopperBackward, HeadSizesDtypesAndMasks) {
     for (const annulusDtype dtype : {ANNULUS_BF16, ANNULUS_F16}) {
       if (kUnderSanitizer && (dtype == ANNULUS_F16 || head_dim % 64 != 0)) continue;
       const annulusMask masks[] = {Full(), Causal(130), Causal(-30), Causal(100, 150), Full(90)};
-      AttentionCase c({1, 210, 300, 2, 1, head_dim, dtype, masks[trial++ % 5]}, trial);
+      AttentionCase c({1, 150, 210, 2, 1, head_dim, dtype, masks[trial++ % 5]}, trial);
       SCOPED_TRACE(testing::Message() << "head size " << head_dim << " dtype " << dtype);
       Run(device, c);
       ExpectGradientsMatch(c);
@@ -65,7 +65,7 @@ TEST_F(HopperBackward, RandomShapes) {
   std::mt19937 rng(7);
   auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
   TestDevice device(CudaPlugin());
-  for (int trial = 0; trial < (kUnderSanitizer ? 2 : 10); ++trial) {
+  for (int trial = 0; trial < (kUnderSanitizer ? 2 : 8); ++trial) {
     cuda::Fake().schedule_seed = trial;
     cuda::Fake().resident_blocks = trial % 3 + 1;
     const int64_t kv_heads = pick(1, 2);
@@ -87,11 +87,11 @@ TEST_F(HopperBackward, RandomShapes) {
 TEST_F(HopperBackward, AnyLayoutInAnyPieces) {
   std::mt19937 rng(3);
   TestDevice device(CudaPlugin());
-  for (int trial = 0; trial < (kUnderSanitizer ? 1 : 4); ++trial) {
-    AttentionCase c({1, 200, 260, 1, 1, trial % 2 == 0 ? 64 : 128, ANNULUS_BF16,
-                     Causal(60, trial == 3 ? 100 : -1)});
-    c.q_spans = trial % 2 == 0 ? ZigzagSpans(200, 2) : StripedSpans(200, 3);
-    c.kv_spans = trial < 2 ? ZigzagSpans(260, 2) : StripedSpans(260, 3);
+  for (int trial = 0; trial < (kUnderSanitizer ? 1 : 3); ++trial) {
+    AttentionCase c({1, 120, 150, 1, 1, trial % 2 == 0 ? 64 : 128, ANNULUS_BF16,
+                     Causal(30, trial == 2 ? 50 : -1)});
+    c.q_spans = trial == 0 ? ZigzagSpans(120, 2) : StripedSpans(120, 2);
+    c.kv_spans = trial == 1 ? ZigzagSpans(150, 2) : StripedSpans(150, 2);
     device.Attend(c);
     const annulusTensor d_o = c.d_o();
     const annulusTensor o = c.o();
@@ -118,14 +118,15 @@ TEST_F(HopperBackward, DeterministicToTheBit) {
   TestDevice device(CudaPlugin(), 1, nullptr, /*deterministic=*/true);
   for (const int64_t head_dim : {64, 128}) {
     if (kUnderSanitizer && head_dim == 64) continue;
-    AttentionCase c({1, 280, 520, 2, 1, head_dim, ANNULUS_BF16, Causal(240)});
+    AttentionCase c({1, 150, 390, 2, 1, head_dim, ANNULUS_BF16, Causal(240, 200)});
+    c.kv_spans = ZigzagSpans(390, 2);
     Run(device, c);
     ExpectGradientsMatch(c);
     const AttentionCase first = c;
-    for (uint32_t seed = 2; seed < (kUnderSanitizer ? 3 : 6); ++seed) {
+    for (uint32_t seed = 2; seed < (kUnderSanitizer ? 3 : 4); ++seed) {
       cuda::Fake().schedule_seed = seed;
       cuda::Fake().resident_blocks = static_cast<int>(seed % 3 + 1);
-      AttentionCase other({1, 100 * seed, 130, 1, 1, head_dim, ANNULUS_BF16});
+      AttentionCase other({1, 60 * seed, 20, 1, 1, head_dim, ANNULUS_BF16});
       Run(device, other);
       ClearGradients(c);
       device.AttendBackward(c);
@@ -146,7 +147,7 @@ TEST_F(HopperBackward, MaskedNaNNeverLeaks) {
   for (const int64_t head_dim : {64, 128}) {
     for (int input = 0; input < 4; ++input) {
       if (kUnderSanitizer && (input != 1 || head_dim == 64)) continue;
-      AttentionCase c({1, 270, 270, 1, 1, head_dim, ANNULUS_BF16, Causal(0)});
+      AttentionCase c({1, 200, 200, 1, 1, head_dim, ANNULUS_BF16, Causal(0)});
       AttentionCase clean = c;
       device.Attend(clean);
       device.AttendBackward(clean);
@@ -157,7 +158,7 @@ TEST_F(HopperBackward, MaskedNaNNeverLeaks) {
       device.AttendBackward(c);
       ExpectHopper();
       const bool of_query = input == 0 || input == 3;
-      for (int64_t row = 0; row < 270; ++row) {
+      for (int64_t row = 0; row < 200; ++row) {
         SCOPED_TRACE(testing::Message()
                      << "head size " << head_dim << " input " << input << " row " << row);
         const size_t at = row * head_dim;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What blocks of a persistent grid work on, and the walk over tiles of keys, against brute force.
+// What blocks of a persistent grid work on, and the walks over tiles, against brute force.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/cuda/sm90/key_walk.h"
+#include "kernels/cuda/sm90/query_walk.h"
 #include "kernels/cuda/sm90/unit_order.h"
 
 namespace annulus::kernels::cuda {
@@ -139,6 +140,62 @@ TEST(KeyWalk, WhatDoesNotFit) {
   EXPECT_FALSE(FitsWalk({0, 0, 1000, 3'000'000, 0}));
   EXPECT_FALSE(FitsWalk({int64_t{1} << 31, 0, 1, 1, 0}));
   EXPECT_FALSE(FitsWalk({0, 0, int64_t{1} << 40, 1, 0}));
+}
+
+SegmentList RandomSegments(std::mt19937& rng, int tile_rows) {
+  std::vector<annulusSpan> spans;
+  for (int i = Pick(rng, 1, 3), row = 0; i > 0; --i) {
+    const int count = Pick(rng, 1, 300);
+    spans.push_back({row, count, Pick(rng, -400, 400), Pick(rng, 1, 3)});
+    row += count;
+  }
+  return SegmentLists(spans.data(), spans.size(), tile_rows).at(0);
+}
+
+bool SeesAll(const annulusMask& mask, const Tile& queries, const Tile& keys) {
+  for (int32_t i = 0; i < queries.rows; ++i) {
+    const Interval seen = VisibleKeys(mask, queries.PositionOf(i), keys);
+    if (seen.begin > 0 || seen.end < keys.rows) return false;
+  }
+  return true;
+}
+
+// Who walks from the keys and who counts from the queries agree on every pair of tiles.
+TEST(QueryWalk, BothSidesNameThePairsThatSeeSomething) {
+  constexpr int kQueryRows = 64;
+  constexpr int kKeyRows = 128;
+  std::mt19937 rng(4);
+  for (int trial = 0; trial < 200; ++trial) {
+    const SegmentList queries = RandomSegments(rng, kQueryRows);
+    const SegmentList keys = RandomSegments(rng, kKeyRows);
+    const annulusMask mask = {trial % 4 == 0 ? ANNULUS_MASK_FULL : ANNULUS_MASK_CAUSAL,
+                              Pick(rng, -200, 400), trial % 3 == 0 ? -1 : Pick(rng, 0, 400)};
+    for (int32_t key_tile = 0; key_tile < keys.tiles; ++key_tile) {
+      SCOPED_TRACE(testing::Message() << "trial " << trial << " tile of keys " << key_tile);
+      const Tile own = TileAt(keys, key_tile);
+      QueryWalk walk(queries, mask, kKeyRows, [&own] { return own; });
+      for (auto tile = static_cast<int32_t>(queries.tiles) - 1; tile >= 0; --tile) {
+        const Tile theirs = TileAt(queries, tile);
+        const bool needed = !SeesNothing(mask, theirs, own);
+        int counted = 0;
+        for (int i = 0; i < keys.count; ++i) {
+          const auto in_segment = key_tile - static_cast<int32_t>(keys.segments[i].first_tile);
+          counted += FirstKeyTile(keys.segments[i], kKeyRows, mask, theirs) <= in_segment &&
+                     in_segment < EndKeyTile(keys.segments[i], kKeyRows, mask, theirs);
+        }
+        ASSERT_EQ(counted, needed ? 1 : 0) << "tile of queries " << tile;
+        if (!needed) continue;
+        ASSERT_TRUE(walk.Next());
+        ASSERT_EQ(walk.tile(), tile);
+        ASSERT_EQ(walk.row(), theirs.row);
+        ASSERT_EQ(walk.rows(), theirs.rows);
+        const bool whole =
+            own.rows == kKeyRows && theirs.rows == kQueryRows && SeesAll(mask, theirs, own);
+        ASSERT_EQ(walk.IsWhole(), whole);
+      }
+      ASSERT_FALSE(walk.Next());
+    }
+  }
 }
 
 }  // namespace
