@@ -75,6 +75,46 @@ TEST_F(NcclTransportTest, WindowsHaveAnInnerAndIndicesAnOuterCommunicator) {
   EXPECT_THAT(ranks.LastError(4), HasSubstr("neither in the window"));
 }
 
+TEST_F(NcclTransportTest, MembersOfACommunicatorArePeersAllOrNone) {
+  Ranks ranks(6, 3);
+  const auto connect_without = [&](std::vector<size_t> strangers) {
+    std::vector<annulusTransportHandle> handles = ranks.handles();
+    for (const size_t stranger : strangers) handles[stranger] = {};
+    return ranks.table().connect(ranks.at(4), handles.data(), InMs(60'000));
+  };
+  EXPECT_EQ(connect_without({5}), ANNULUS_TRANSPORT_INVALID_ARGUMENT);
+  EXPECT_EQ(ranks.LastError(4),
+            "inner communicator of window 1 (ranks 3, 4, 5): expected all of them as peers of rank "
+            "4 or none, but the handles of 5 alone are zeros");
+  EXPECT_EQ(connect_without({1, 3}), ANNULUS_TRANSPORT_INVALID_ARGUMENT);
+  // Nothing has begun by that.
+  EXPECT_TRUE(ranks.ConnectsAll()) << ranks.LastError(4);
+}
+
+TEST_F(NcclTransportTest, ACommunicatorThatIsLeftOutComesUpNowhereAndTakesMemoryAllTheSame) {
+  std::vector<uint8_t> memory(4096);
+  Ranks ranks(4, 2);
+  std::vector<std::thread> threads;
+  for (int32_t rank = 0; rank < ranks.size(); ++rank) {
+    threads.emplace_back([&, rank] {
+      std::vector<annulusTransportHandle> inside = ranks.handles();
+      inside[static_cast<size_t>((rank + 2) % 4)] = {};
+      EXPECT_EQ(ranks.table().connect(ranks.at(rank), inside.data(), InMs(60'000)),
+                ANNULUS_TRANSPORT_OK);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_STREQ(ranks.table().path(ranks.at(0), 1), "nccl inner");
+  EXPECT_STREQ(ranks.table().path(ranks.at(0), 2), "none");
+  EXPECT_THAT(FakeGpu::Get().Alive(), HasSubstr("4 communicators"));
+  EXPECT_EQ(ranks.table().register_memory(ranks.at(0), memory.data(), memory.size()),
+            ANNULUS_TRANSPORT_OK);
+  EXPECT_EQ(ranks.table().deregister_memory(ranks.at(0), memory.data()), ANNULUS_TRANSPORT_OK);
+  annulusRequest* waiting = ranks.Receive(3, 2, 1, memory, InMs(60'000));
+  ranks.table().abort(ranks.at(2), "enough");
+  EXPECT_EQ(ranks.Finish(waiting).status, ANNULUS_TRANSPORT_ABORTED);
+}
+
 TEST_F(NcclTransportTest, AWindowOfOneIsOneRing) {
   Ranks ranks(3, 1);
   ASSERT_TRUE(ranks.ConnectsAll()) << ranks.LastError(0);
