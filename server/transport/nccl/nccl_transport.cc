@@ -10,6 +10,7 @@
 
 #include "server/transport/host/clock.h"
 #include "server/transport/host/host_plugin.h"
+#include "server/transport/nccl/profiler.h"
 
 namespace annulus::transport::nccl {
 namespace {
@@ -76,6 +77,7 @@ NcclTransport::NcclTransport(const annulusTransportOptions& options)
       size_(options.size),
       window_(WindowOf(options)),
       box_(std::make_shared<ReportBox>([this] { Wake(); })) {
+  if (settings_.profiler) OfferProfiler();
   const absl::StatusOr<std::shared_ptr<NcclApi>> nccl = OpenNccl();
   const absl::StatusOr<std::shared_ptr<CudaApi>> cuda = OpenCuda(OrdinalOf(options));
   loaded_ = nccl.ok() ? cuda.status() : nccl.status();
