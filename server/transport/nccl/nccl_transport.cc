@@ -11,6 +11,7 @@
 #include "server/transport/host/clock.h"
 #include "server/transport/host/handle.h"
 #include "server/transport/host/host_plugin.h"
+#include "server/transport/nccl/profiler.h"
 
 namespace annulus::transport::nccl {
 namespace {
@@ -78,6 +79,7 @@ NcclTransport::NcclTransport(const annulusTransportOptions& options)
       window_(WindowOf(options)),
       box_(std::make_shared<ReportBox>([this] { Wake(); })),
       is_peer_(static_cast<size_t>(size_), true) {
+  if (settings_.profiler) OfferProfiler();
   const absl::StatusOr<std::shared_ptr<NcclApi>> nccl = OpenNccl();
   const absl::StatusOr<std::shared_ptr<CudaApi>> cuda = OpenCuda(OrdinalOf(options));
   loaded_ = nccl.ok() ? cuda.status() : nccl.status();

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "server/transport/host/clock.h"
 #include "server/transport/nccl/communicator.h"
+#include "server/transport/nccl/profiler.h"
 #include "tests/unit/transport_nccl/fake_gpu.h"
 #include "tests/unit/transport_nccl/ranks.h"
 
@@ -148,6 +149,34 @@ TEST_F(NcclTransportTest, WhatIsPostedInAGroupGoesTogether) {
     EXPECT_EQ(got[rank], sent[(rank + 3) % 4]);
   }
   EXPECT_EQ(ranks.table().group_end(ranks.at(0)), ANNULUS_TRANSPORT_INVALID_ARGUMENT);
+}
+
+// The stamps of a completion are those of its kernels, moved to our clock as one.
+TEST_F(NcclTransportTest, WithNcclsProfilerStampsAreThoseOfTheKernels) {
+  FakeGpu::Get().set_profiled(true);
+  Ranks ranks(2, 2);
+  ASSERT_TRUE(ranks.ConnectsAll()) << ranks.LastError(0);
+  const auto sender = ProfiledComm::Find("model/1/inner", 0);
+  const auto receiver = ProfiledComm::Find("model/1/inner", 1);
+  ASSERT_TRUE(sender.has_value() && receiver.has_value());
+  for (uint64_t tag = 0; tag < 20; ++tag) {
+    std::vector<uint8_t> sent = Bytes(200'000 * (tag + 1), 3);
+    std::vector<uint8_t> got(sent.size());
+    const int64_t before_ns = NowNs();
+    annulusRequest* const send = ranks.Send(0, 1, tag, sent, InMs(60'000));
+    annulusRequest* const receive = ranks.Receive(1, 0, tag, got, InMs(60'000));
+    for (const auto& [end, comm] :
+         {std::pair(ranks.Finish(send), *sender), std::pair(ranks.Finish(receive), *receiver)}) {
+      ASSERT_EQ(end.status, ANNULUS_TRANSPORT_OK);
+      const auto span = comm.SpanOf(comm.posted() - 1, comm.posted());
+      ASSERT_TRUE(span.has_value());
+      EXPECT_EQ(end.end_ns - end.start_ns, static_cast<int64_t>(span->stop_ns - span->start_ns));
+      EXPECT_LE(before_ns, end.start_ns);
+      EXPECT_LE(end.end_ns, NowNs());
+    }
+    EXPECT_EQ(sent, got);
+  }
+  EXPECT_EQ(sender->dropped() + receiver->dropped(), 0u);
 }
 
 TEST_F(NcclTransportTest, RefusesOptionsThatCannotBe) {
