@@ -31,7 +31,7 @@ function(annulus_library)
 endfunction()
 
 # annulus_plugin(NAME transport-host SRCS plugin.cc DEPS annulus_transport_host): build/lib/libannulus-<name>.so.
-# Only the versioned entry symbol is exported.
+# Only versioned entry symbols are exported.
 function(annulus_plugin)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
   set(target annulus-${A_NAME})

@@ -135,6 +135,13 @@ absl::StatusOr<std::unique_ptr<Transport>> Transport::OpenByLevel(
                                       " levels of peers for a group of " +
                                       std::to_string(options.size));
   }
+  constexpr uint64_t kMemories =
+      ANNULUS_TRANSPORT_CAP_HOST_MEMORY | ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY;
+  if ((tables[0]->caps & tables[1]->caps & kMemories) == 0) {
+    return absl::FailedPreconditionError(
+        std::string("transports ") + tables[0]->name + " and " + tables[1]->name +
+        " cannot serve one group: expected both to move the host's memory or both the device's");
+  }
   std::unique_ptr<Transport> transport(new Transport);
   for (const annulusTransportV1* table : tables) {
     if (table->abi_minor < kMinorOfZeroHandles) {

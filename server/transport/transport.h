@@ -89,8 +89,9 @@ class Transport {
   static absl::StatusOr<std::unique_ptr<Transport>> Open(const annulusTransportV1* table,
                                                          const TransportOptions& options);
   // Two transports, `tables[level]` for the peers p with levels[p] == level; both outlive this and
-  // have to know handles of zeros (abi_minor 2), else FAILED_PRECONDITION. `levels` in rank order,
-  // its own rank's does not matter.
+  // have to know handles of zeros (abi_minor 2) and move one kind of memory in common, since what
+  // comes from a peer goes on to another, else FAILED_PRECONDITION. `levels` in rank order, its own
+  // rank's does not matter.
   static absl::StatusOr<std::unique_ptr<Transport>> OpenByLevel(
       const std::array<const annulusTransportV1*, 2>& tables,
       const std::vector<annulusLevel>& levels, const TransportOptions& options);

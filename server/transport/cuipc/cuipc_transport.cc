@@ -82,12 +82,15 @@ CuipcTransport::~CuipcTransport() {
 annulusTransportStatus CuipcTransport::Connect(const annulusTransportHandle* handles,
                                                int64_t deadline_ns) {
   if (handles == nullptr) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
-  if (std::string apart = CheckHosts(handles); !apart.empty()) {
+  std::vector<HandleInfo> infos;
+  if (std::string apart = CheckHosts(handles, &infos); !apart.empty()) {
     SetError(-1, std::move(apart));
     return ANNULUS_TRANSPORT_REFUSED;
   }
   annulusTransportStatus status = host_->connect(control_, handles, deadline_ns);
-  if (status == ANNULUS_TRANSPORT_OK) status = Join(deadline_ns);
+  if (status != ANNULUS_TRANSPORT_OK) return status;  // a second call ends here, too
+  handles_ = std::move(infos);
+  status = Join(deadline_ns);
   if (status != ANNULUS_TRANSPORT_OK) return status;
   thread_ = std::thread([this] { Run(); });
   std::lock_guard lock(mutex_);
@@ -119,7 +122,7 @@ annulusTransportStatus CuipcTransport::Post(bool is_send, int32_t peer, uint64_t
     std::lock_guard lock(mutex_);
     if (!connected_) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
   }
-  if (peer < 0 || peer >= size_ || peer == rank_) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
+  if (peer < 0 || peer >= size_ || !IsPeer(peer)) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
   absl::StatusOr<Placement> placement = Place(device_.get(), segments, segment_count);
   if (!placement.ok()) {
     SetError(peer, std::string(placement.status().message()));
@@ -191,7 +194,7 @@ void CuipcTransport::SetNotify(void (*notify)(void*), void* context) {
 const char* CuipcTransport::Path(int32_t peer) {
   if (peer == rank_) return "self";
   std::lock_guard lock(mutex_);
-  return connected_ && peer >= 0 && peer < size_ ? "cuipc" : "none";
+  return connected_ && peer >= 0 && peer < size_ && IsPeer(peer) ? "cuipc" : "none";
 }
 
 void CuipcTransport::SetError(int32_t peer, std::string text) {

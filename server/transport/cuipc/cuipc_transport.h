@@ -63,8 +63,15 @@ class CuipcTransport {
   CuipcTransport(const annulusTransportOptions& options, std::unique_ptr<CopyDevice> device);
 
   // join.cc: the side channels, on the thread that connects.
-  std::string CheckHosts(const annulusTransportHandle* handles);
+  // "" where all peers are on this host. `infos`: as handles_; shorter where a handle is none.
+  std::string CheckHosts(const annulusTransportHandle* handles,
+                         std::vector<HandleInfo>* infos) const;
   annulusTransportStatus Join(int64_t deadline_ns);
+  bool IsPeer(int32_t rank) const {
+    return rank != rank_ && !IsAbsent(handles_[static_cast<size_t>(rank)]);
+  }
+  // Whether every peer has its side channel.
+  bool AllSides() const;
   std::string MissingSides() const;
   bool DialLower(std::string* why);
   bool AdmitCallers(std::string* why);
@@ -124,8 +131,8 @@ class CuipcTransport {
   HandleInfo self_;
   UniqueFd listener_;
   UniqueFd wake_;
-  std::vector<HandleInfo> handles_;           // by rank; written once, by Connect
-  std::vector<std::unique_ptr<Peer>> peers_;  // by rank; the progress thread's once it runs
+  std::vector<HandleInfo> handles_;           // by rank, absent: no peer; written once, by Connect
+  std::vector<std::unique_ptr<Peer>> peers_;  // by rank, null: no peer; the progress thread's
   std::vector<SideChannel::Caller> callers_;
 
   std::mutex mutex_;

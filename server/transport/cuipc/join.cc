@@ -17,10 +17,11 @@ namespace {
 
 constexpr int kPollMs = 1;
 
-// "ranks 0, 1 and ranks 2, 3"
+// "ranks 0, 1; ranks 2, 3", without those that are no peers.
 std::string Groups(const std::vector<HandleInfo>& handles) {
   std::map<uint64_t, std::string> hosts;
   for (const HandleInfo& handle : handles) {
+    if (IsAbsent(handle)) continue;
     std::string& ranks = hosts[handle.host];
     ranks += (ranks.empty() ? "" : ", ") + std::to_string(handle.rank);
   }
@@ -31,19 +32,19 @@ std::string Groups(const std::vector<HandleInfo>& handles) {
 
 }  // namespace
 
-std::string CuipcTransport::CheckHosts(const annulusTransportHandle* handles) {
-  std::vector<HandleInfo> infos;
+std::string CuipcTransport::CheckHosts(const annulusTransportHandle* handles,
+                                       std::vector<HandleInfo>* infos) const {
   for (int32_t rank = 0; rank < size_; ++rank) {
-    const std::optional<HandleInfo> info = DecodeHandle(handles[rank]);
+    const bool no_peer = rank != rank_ && IsNoPeer(handles[rank]);
+    const std::optional<HandleInfo> info = no_peer ? HandleInfo() : DecodeHandle(handles[rank]);
     if (!info.has_value()) return "";  // the host transport says what is wrong with it
-    infos.push_back(*info);
+    infos->push_back(*info);
   }
-  const bool together = std::all_of(infos.begin(), infos.end(), [&](const HandleInfo& info) {
-    return info.host == infos.front().host;
+  const bool together = std::all_of(infos->begin(), infos->end(), [&](const HandleInfo& info) {
+    return IsAbsent(info) || info.host == self_.host;
   });
-  handles_ = infos;
   if (together) return "";
-  return "cuipc joins the GPUs of one host, but these are on different ones: " + Groups(infos) +
+  return "cuipc joins the GPUs of one host, but these are on different ones: " + Groups(*infos) +
          "; use the transport nccl or host";
 }
 
@@ -59,7 +60,7 @@ annulusTransportStatus CuipcTransport::Join(int64_t deadline_ns) {
   for (int32_t rank = 0; rank < size_ && status == ANNULUS_TRANSPORT_OK; ++rank) {
     Word& word = heard[static_cast<size_t>(rank)];
     const annulusSegment segment{&word.byte, 1};
-    if (rank != rank_) {
+    if (IsPeer(rank)) {
       status = host_->irecv(control_, rank, kJoinedTag, &segment, 1, deadline_ns, &word.request);
     }
   }
@@ -68,11 +69,11 @@ annulusTransportStatus CuipcTransport::Join(int64_t deadline_ns) {
   if (!DialLower(&why)) status = ANNULUS_TRANSPORT_REFUSED;
   while (status == ANNULUS_TRANSPORT_OK) {
     if (!AdmitCallers(&why)) status = ANNULUS_TRANSPORT_RESOURCE;
-    const bool all = std::count(peers_.begin(), peers_.end(), nullptr) == 1;
+    const bool all = AllSides();
     for (int32_t rank = 0; all && !greeted && rank < size_; ++rank) {
       Word& word = said[static_cast<size_t>(rank)];
       const annulusSegment segment{&word.byte, 1};
-      if (rank == rank_ || status != ANNULUS_TRANSPORT_OK) continue;
+      if (!IsPeer(rank) || status != ANNULUS_TRANSPORT_OK) continue;
       status = host_->isend(control_, rank, kJoinedTag, &segment, 1, deadline_ns, &word.request);
     }
     greeted = greeted || all;
@@ -108,10 +109,17 @@ annulusTransportStatus CuipcTransport::Join(int64_t deadline_ns) {
   return status;
 }
 
+bool CuipcTransport::AllSides() const {
+  for (int32_t rank = 0; rank < size_; ++rank) {
+    if (IsPeer(rank) && peers_[static_cast<size_t>(rank)] == nullptr) return false;
+  }
+  return true;
+}
+
 std::string CuipcTransport::MissingSides() const {
   std::string missing;
   for (int32_t rank = 0; rank < size_; ++rank) {
-    if (rank == rank_ || peers_[static_cast<size_t>(rank)] != nullptr) continue;
+    if (!IsPeer(rank) || peers_[static_cast<size_t>(rank)] != nullptr) continue;
     missing += (missing.empty() ? "" : ", ") + std::to_string(rank);
   }
   if (missing.empty()) return "";
@@ -121,6 +129,7 @@ std::string CuipcTransport::MissingSides() const {
 
 bool CuipcTransport::DialLower(std::string* why) {
   for (int32_t rank = 0; rank < rank_; ++rank) {
+    if (!IsPeer(rank)) continue;
     std::string reason;
     std::unique_ptr<SideChannel> side =
         SideChannel::Dial(self_, handles_[static_cast<size_t>(rank)], &reason);

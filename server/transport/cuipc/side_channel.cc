@@ -90,10 +90,9 @@ std::unique_ptr<SideChannel> SideChannel::Admit(Caller* caller, const HandleInfo
   *why = "a stranger";
   if (length != static_cast<ssize_t>(got.size()) || !SameUser(caller->fd.get())) return nullptr;
   const auto claimed = GetField<int32_t>(got.data(), 4);
-  if (claimed <= self.rank || claimed >= self.size ||
-      got != EncodeHello(handles[static_cast<size_t>(claimed)], self)) {
-    return nullptr;
-  }
+  if (claimed <= self.rank || claimed >= self.size) return nullptr;
+  const HandleInfo& claims_to_be = handles[static_cast<size_t>(claimed)];
+  if (IsAbsent(claims_to_be) || got != EncodeHello(claims_to_be, self)) return nullptr;
   std::unique_ptr<SlotTable> slots = SlotTable::Adopt(memory);
   if (slots == nullptr) return nullptr;
   why->clear();

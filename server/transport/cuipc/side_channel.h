@@ -43,7 +43,7 @@ class SideChannel {
     UniqueFd fd;
   };
   // Reads the greeting of a caller. Null with an empty `why`: not there yet; otherwise refused.
-  // `rank`: which of `handles` it is.
+  // `rank`: which of `handles` it is; never one that is absent.
   static std::unique_ptr<SideChannel> Admit(Caller* caller, const HandleInfo& self,
                                             const std::vector<HandleInfo>& handles, int32_t* rank,
                                             std::string* why);

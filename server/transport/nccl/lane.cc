@@ -94,6 +94,7 @@ void Lane::Init(const UniqueId& id) {
   comm_.store(comm, std::memory_order_release);
   if (!Good(Settle(begun), "ncclCommInitRankConfig")) return;
   initialised_.store(true, std::memory_order_release);
+  profiled_ = ProfiledComm::Find(options_.comm.name, options_.membership.index);
   for (Registration& wanted : registrations_) {
     if (!Good(nccl_->Register(comm, wanted.data, wanted.bytes, &wanted.handle),
               "ncclCommRegister")) {
@@ -105,11 +106,13 @@ void Lane::Init(const UniqueId& id) {
 
 void Lane::Enqueue(uint64_t go, const std::vector<std::vector<Call>>& rounds) {
   Flight flight{go, TakeEvent(), TakeEvent(), NowNs()};
+  if (profiled_.has_value()) flight.profiled_from = profiled_->posted();
   current_go_ = go;
   if (halted() || !Good(cuda_->Record(flight.start, stream_))) return;
   for (const std::vector<Call>& round : rounds) {
     if (!GroupOf(round)) return;
   }
+  if (profiled_.has_value()) flight.profiled_to = profiled_->posted();
   if (!Good(cuda_->Record(flight.end, stream_))) return;
   flights_.push_back(flight);
   current_go_ = 0;
@@ -142,11 +145,23 @@ void Lane::PollFlights() {
     idle_events_.push_back(flight.start);
     idle_events_.push_back(flight.end);
     current_go_ = 0;
+    const GlobaltimerClock::Stamps stamps = StampsOf(flight, *elapsed_ns, end_ns);
     Report({.kind = LaneReport::Kind::kDone,
             .go = flight.go,
-            .start_ns = std::max(flight.called_ns, end_ns - *elapsed_ns),
-            .end_ns = end_ns});
+            .start_ns = stamps.start_ns,
+            .end_ns = stamps.end_ns});
   }
+}
+
+GlobaltimerClock::Stamps Lane::StampsOf(const Flight& flight, int64_t elapsed_ns, int64_t seen_ns) {
+  if (profiled_.has_value()) {
+    const auto span = profiled_->SpanOf(flight.profiled_from, flight.profiled_to);
+    if (span.has_value()) {
+      const auto mapped = gpu_clock_.Map(*span, flight.called_ns, elapsed_ns, seen_ns);
+      if (mapped.has_value()) return *mapped;
+    }
+  }
+  return {std::max(flight.called_ns, seen_ns - elapsed_ns), seen_ns};
 }
 
 void Lane::CheckHealth() {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "server/transport/nccl/lane_report.h"
 #include "server/transport/nccl/membership.h"
 #include "server/transport/nccl/nccl_api.h"
+#include "server/transport/nccl/profiler.h"
 
 namespace annulus::transport::nccl {
 
@@ -39,6 +41,7 @@ struct LaneOptions {
 // Stamps: an event is recorded before and one after the calls of a go. The end is when the thread,
 // looking every 20 us, found the second reached; the start is as much earlier as CUDA says that the
 // two are apart, but not before the calls were made. Nothing has to be calibrated, nothing drifts.
+// Where NCCL's profiler has told of all kernels of the go by then, both are what it says.
 class Lane {
  public:
   Lane(LaneOptions options, std::shared_ptr<NcclApi> nccl, std::shared_ptr<CudaApi> cuda,
@@ -74,6 +77,8 @@ class Lane {
     CudaApi::Event start = nullptr;
     CudaApi::Event end = nullptr;
     int64_t called_ns = 0;
+    uint64_t profiled_from = 0;  // its sends and receives, as ProfiledComm counts them
+    uint64_t profiled_to = 0;
   };
   struct Registration {
     void* data = nullptr;
@@ -85,6 +90,7 @@ class Lane {
   void Sleep(int64_t limit_ns);
   std::function<void()> Next();
   void PollFlights();
+  GlobaltimerClock::Stamps StampsOf(const Flight& flight, int64_t elapsed_ns, int64_t seen_ns);
   void CheckHealth();
   bool WaitFor(CudaApi::Event event);
   // Until NCCL is no longer busy with what it was asked; kInProgress only when halted.
@@ -121,6 +127,8 @@ class Lane {
   std::vector<CudaApi::Event> events_;
   std::vector<CudaApi::Event> idle_events_;
   std::deque<Flight> flights_;
+  std::optional<ProfiledComm> profiled_;
+  GlobaltimerClock gpu_clock_;
   std::vector<Registration> registrations_;
   uint64_t current_go_ = 0;
   int64_t health_ns_ = 0;

@@ -22,6 +22,13 @@ int32_t IndexOf(const Membership& membership, int32_t rank) {
                                          : static_cast<int32_t>(found - membership.ranks.begin());
 }
 
+int32_t CountPeers(const Membership& membership, const std::vector<bool>& is_peer) {
+  const int32_t self = membership.ranks[static_cast<size_t>(membership.index)];
+  return static_cast<int32_t>(std::count_if(
+      membership.ranks.begin(), membership.ranks.end(),
+      [&](int32_t rank) { return rank != self && is_peer[static_cast<size_t>(rank)]; }));
+}
+
 const char* LevelName(annulusLevel level) {
   return level == ANNULUS_LEVEL_INNER ? "inner" : "outer";
 }

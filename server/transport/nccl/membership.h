@@ -27,6 +27,9 @@ std::vector<Membership> MembershipsOf(int32_t rank, int32_t size, int32_t window
 // Member of `rank`; -1 when it is none.
 int32_t IndexOf(const Membership& membership, int32_t rank);
 
+// Members besides this rank that are peers of it. `is_peer`: by rank.
+int32_t CountPeers(const Membership& membership, const std::vector<bool>& is_peer);
+
 const char* LevelName(annulusLevel level);
 
 }  // namespace annulus::transport::nccl

@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "server/transport/host/clock.h"
+#include "server/transport/host/handle.h"
 #include "server/transport/host/host_plugin.h"
+#include "server/transport/nccl/profiler.h"
 
 namespace annulus::transport::nccl {
 namespace {
@@ -75,7 +77,9 @@ NcclTransport::NcclTransport(const annulusTransportOptions& options)
       rank_(options.rank),
       size_(options.size),
       window_(WindowOf(options)),
-      box_(std::make_shared<ReportBox>([this] { Wake(); })) {
+      box_(std::make_shared<ReportBox>([this] { Wake(); })),
+      is_peer_(static_cast<size_t>(size_), true) {
+  if (settings_.profiler) OfferProfiler();
   const absl::StatusOr<std::shared_ptr<NcclApi>> nccl = OpenNccl();
   const absl::StatusOr<std::shared_ptr<CudaApi>> cuda = OpenCuda(OrdinalOf(options));
   loaded_ = nccl.ok() ? cuda.status() : nccl.status();
@@ -120,6 +124,13 @@ NcclTransport::~NcclTransport() {
 
 annulusTransportStatus NcclTransport::Connect(const annulusTransportHandle* handles,
                                               int64_t deadline_ns) {
+  if (handles == nullptr) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
+  std::vector<bool> is_peer;
+  for (int32_t rank = 0; rank < size_; ++rank) is_peer.push_back(!IsNoPeer(handles[rank]));
+  if (const std::string wrong = CheckPeers(is_peer); !wrong.empty()) {
+    SetError(-1, wrong);
+    return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
+  }
   const annulusTransportStatus status = control_->Connect(handles, deadline_ns);
   if (status != ANNULUS_TRANSPORT_OK) {
     const Fault seen = control_->LastFault(status);
@@ -131,6 +142,7 @@ annulusTransportStatus NcclTransport::Connect(const annulusTransportHandle* hand
     if (phase_ == Phase::kFailed) return failure_;
     if (phase_ != Phase::kOpen) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
     phase_ = Phase::kJoining;
+    is_peer_ = std::move(is_peer);
   }
   {
     std::lock_guard lock(inbox_mutex_);
@@ -142,6 +154,26 @@ annulusTransportStatus NcclTransport::Connect(const annulusTransportHandle* hand
   std::unique_lock lock(state_mutex_);
   state_changed_.wait(lock, [this] { return phase_ != Phase::kJoining; });
   return phase_ == Phase::kUp ? ANNULUS_TRANSPORT_OK : failure_;
+}
+
+std::string NcclTransport::CheckPeers(const std::vector<bool>& is_peer) const {
+  for (const Circle& circle : circles_) {
+    const int32_t peers = CountPeers(circle.membership, is_peer);
+    if (peers == 0 || peers == circle.membership.size() - 1) continue;
+    std::string all;
+    std::string strangers;
+    for (const int32_t rank : circle.membership.ranks) {
+      const std::string word = std::to_string(rank);
+      all += (all.empty() ? "" : ", ") + word;
+      if (!is_peer[static_cast<size_t>(rank)]) strangers += (strangers.empty() ? "" : ", ") + word;
+    }
+    return (circle.membership.level == ANNULUS_LEVEL_INNER
+                ? "inner communicator of window " + std::to_string(rank_ / window_)
+                : "outer communicator of index " + std::to_string(rank_ % window_)) +
+           " (ranks " + all + "): expected all of them as peers of rank " + std::to_string(rank_) +
+           " or none, but the handles of " + strangers + " alone are zeros";
+  }
+  return "";
 }
 
 annulusTransportStatus NcclTransport::Post(bool is_send, int32_t peer, uint64_t tag,
@@ -160,7 +192,8 @@ annulusTransportStatus NcclTransport::Post(bool is_send, int32_t peer, uint64_t 
   }
   {
     std::lock_guard lock(state_mutex_);
-    if (phase_ == Phase::kOpen || phase_ == Phase::kJoining) {
+    if (phase_ == Phase::kOpen || phase_ == Phase::kJoining ||
+        !is_peer_[static_cast<size_t>(peer)]) {
       return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
     }
   }
@@ -265,6 +298,8 @@ const char* NcclTransport::Path(int32_t peer) const {
   if (peer == rank_) return "self";
   for (const Circle& circle : circles_) {
     if (IndexOf(circle.membership, peer) < 0) continue;
+    std::lock_guard lock(state_mutex_);
+    if (!is_peer_[static_cast<size_t>(peer)]) return "none";
     return circle.membership.level == ANNULUS_LEVEL_INNER ? "nccl inner" : "nccl outer";
   }
   return "none";

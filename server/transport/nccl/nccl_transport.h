@@ -70,6 +70,8 @@ class NcclTransport final : public SeatOwner, public LeaderOwner {
   };
 
   explicit NcclTransport(const annulusTransportOptions& options);
+  // What is wrong with the choice of peers; "" for nothing.
+  std::string CheckPeers(const std::vector<bool>& is_peer) const;
   Circle* CircleOf(int32_t peer);
   Circle* CircleOf(annulusLevel level);
   Circle* CircleOf(const Membership& membership) { return CircleOf(membership.level); }
@@ -89,6 +91,8 @@ class NcclTransport final : public SeatOwner, public LeaderOwner {
   void TakeInbox();
   void TakeBatch(const Batch& batch);
   void StartJoining();
+  bool LeftOut(const Membership& membership) const;
+  void InitNext();
   void HandleControl();
   void HandleReports();
   void DeliverLocal();
@@ -130,6 +134,7 @@ class NcclTransport final : public SeatOwner, public LeaderOwner {
   mutable std::mutex state_mutex_;
   std::condition_variable state_changed_;
   Phase phase_ = Phase::kOpen;
+  std::vector<bool> is_peer_;  // by rank; all until Connect says otherwise
   annulusTransportStatus failure_ = ANNULUS_TRANSPORT_OK;
   std::string error_text_;
   int32_t error_peer_ = -1;

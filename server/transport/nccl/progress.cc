@@ -84,6 +84,10 @@ void NcclTransport::StartJoining() {
                     "rank " + std::to_string(rank_) + ": " + std::string(loaded_.message())});
   }
   for (Circle& circle : circles_) {
+    if (LeftOut(circle.membership)) {
+      circle.seat->LeaveOut();
+      continue;
+    }
     if (circle.leader == nullptr) {
       control_->Listen(circle.membership.leader());
     } else {
@@ -93,11 +97,19 @@ void NcclTransport::StartJoining() {
     }
     circle.seat->Hello(facts_);
   }
-  if (circles_.empty()) return OnJoined();
-  circles_.front().seat->AllowInit();
+  InitNext();
 }
 
-void NcclTransport::OnJoined() {
+// All or none of its members are peers, see CheckPeers.
+bool NcclTransport::LeftOut(const Membership& membership) const {
+  std::lock_guard lock(state_mutex_);
+  return CountPeers(membership, is_peer_) == 0;
+}
+
+void NcclTransport::OnJoined() { InitNext(); }
+
+// One communicator after the other; up when there is none left.
+void NcclTransport::InitNext() {
   for (Circle& circle : circles_) {
     if (!circle.seat->joined()) return circle.seat->AllowInit();
   }

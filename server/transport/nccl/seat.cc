@@ -30,6 +30,11 @@ void Seat::Hello(const Facts& own) {
   owner_->ToLeader(membership_, {.type = MessageType::kHello, .text = EncodeFacts(own)});
 }
 
+void Seat::LeaveOut() {
+  joined_ = true;
+  over_ = true;
+}
+
 void Seat::AllowInit() {
   init_allowed_ = true;
   InitIfReady();
@@ -164,7 +169,7 @@ void Seat::EndIfQuiet() {
 }
 
 void Seat::Leave() {
-  if (leaver_ < 0 && !failed_.has_value()) {
+  if (leaver_ < 0 && !over_ && !failed_.has_value()) {
     owner_->ToLeader(membership_, {.type = MessageType::kLeave});
   }
 }

@@ -53,6 +53,9 @@ class Seat {
   bool over() const { return over_; }
 
   void Hello(const Facts& own);
+  // Instead of Hello: no member is a peer, so the communicator stays uninitialised. It counts as
+  // joined and as left in good order; nothing may be posted.
+  void LeaveOut();
   // Communicators are initialised one after the other, in the same order everywhere.
   void AllowInit();
   void Post(const Batch& batch);

@@ -25,6 +25,7 @@ Settings Settings::FromEnvironment() {
   settings.abort_ns =
       static_cast<int64_t>(1e9 * FromVariable("ANNULUS_NCCL_ABORT_SECONDS", 0.01, 60,
                                               static_cast<double>(settings.abort_ns) / 1e9));
+  settings.profiler = FromVariable("ANNULUS_NCCL_PROFILER", 0, 1, 0) == 1;
   return settings;
 }
 

@@ -14,6 +14,8 @@ struct Settings {
   // ANNULUS_NCCL_ABORT_SECONDS, 0.01..60: how long NCCL may take to stop or to free a communicator
   // before it is left behind, and how long a transfer that has started may run past its deadline.
   int64_t abort_ns = 1'000'000'000;
+  // ANNULUS_NCCL_PROFILER, 0 or 1: stamps by NCCL's profiler, which this library then is.
+  bool profiler = false;
 
   // What is out of its range or no number is left at its default.
   static Settings FromEnvironment();

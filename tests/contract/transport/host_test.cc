@@ -38,46 +38,6 @@ TEST_P(HostTest, NamesThePath) {
   EXPECT_STREQ(mesh.table().path(mesh.at(0), 0), "self");
 }
 
-TEST_P(HostTest, AHandleOfZerosIsNoPeer) {
-  std::vector<annulusTransport*> ranks;
-  std::vector<annulusTransportHandle> handles;
-  for (int32_t rank = 0; rank < 4; ++rank) {
-    const OpenRank opened = OpenOne(GetParam(), {.rank = rank, .size = 4});
-    ranks.push_back(opened.transport);
-    handles.push_back(opened.handle);
-  }
-  const annulusTransportV1& table = *GetParam().table();
-  // Two pairs, and nothing between them; rank 3 is alone with itself.
-  const std::vector<std::vector<int32_t>> peers = {{1}, {0, 2}, {1}, {}};
-  std::vector<std::thread> threads;
-  for (size_t rank = 0; rank < ranks.size(); ++rank) {
-    threads.emplace_back([&, rank] {
-      std::vector<annulusTransportHandle> known(4);
-      known[rank] = handles[rank];
-      for (const int32_t peer : peers[rank]) known[peer] = handles[peer];
-      EXPECT_EQ(table.connect(ranks[rank], known.data(), Soon()), ANNULUS_TRANSPORT_OK) << rank;
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  std::vector<uint8_t> sent = Pattern(1, 1000);
-  std::vector<uint8_t> got(1000);
-  annulusRequest* request = nullptr;
-  EXPECT_STREQ(table.path(ranks[0], 2), "none");
-  EXPECT_EQ(table.isend(ranks[0], 2, 1, Whole(sent).data(), 1, Soon(), &request),
-            ANNULUS_TRANSPORT_INVALID_ARGUMENT);
-  annulusRequest* requests[2] = {};
-  ASSERT_EQ(table.irecv(ranks[2], 1, 1, Whole(got).data(), 1, Soon(), &requests[0]),
-            ANNULUS_TRANSPORT_OK);
-  ASSERT_EQ(table.isend(ranks[1], 2, 1, Whole(sent).data(), 1, Soon(), &requests[1]),
-            ANNULUS_TRANSPORT_OK);
-  annulusCompletion ends[2];
-  table.wait(requests, 2, ends);
-  EXPECT_EQ(ends[0].status, ANNULUS_TRANSPORT_OK);
-  EXPECT_TRUE(sent == got);
-  for (annulusRequest* each : requests) table.release(each);
-  for (annulusTransport* rank : ranks) table.close(rank);
-}
-
 TEST_P(HostTest, DamageOnTheWayIsNoticedAndEndsTheTransport) {
   for (const size_t bytes : {size_t{100}, size_t{1'000'000}}) {
     Mesh mesh(GetParam(), 3);

@@ -22,7 +22,8 @@ int64_t Now() {
 int64_t Soon() { return Now() + int64_t{60} * 1'000'000'000; }
 
 OpenRank OpenOne(const Kind& kind, const RankOptions& options) {
-  const std::string host = kind.one_host ? "host" : "host-" + std::to_string(options.rank);
+  std::string host = kind.one_host ? "host" : "host-" + std::to_string(options.rank);
+  if (!options.host.empty()) host = options.host;
   annulusTransportOptions plain{};
   plain.struct_size = sizeof(plain);
   plain.group = options.group.c_str();
@@ -32,6 +33,7 @@ OpenRank OpenOne(const Kind& kind, const RankOptions& options) {
   plain.host_id = host.c_str();
   plain.bind_address = "127.0.0.1";
   plain.peer_timeout_seconds = kPeerTimeoutSeconds;
+  plain.window_size = options.window;
   OpenRank opened;
   const annulusTransportStatus status =
       kind.table()->open(&plain, &opened.transport, &opened.handle);
@@ -39,17 +41,24 @@ OpenRank OpenOne(const Kind& kind, const RankOptions& options) {
   return opened;
 }
 
-Mesh::Mesh(const Kind& kind, int32_t size) : table_(kind.table()), memory_(kind.memory) {
+Mesh::Mesh(const Kind& kind, const Peering& peering) : table_(kind.table()), memory_(kind.memory) {
   std::vector<annulusTransportHandle> handles;
-  for (int32_t rank = 0; rank < size; ++rank) {
-    const OpenRank opened = OpenOne(kind, {.rank = rank, .size = size});
+  for (int32_t rank = 0; rank < peering.size; ++rank) {
+    const OpenRank opened = OpenOne(
+        kind,
+        {.rank = rank, .size = peering.size, .window = peering.window, .host = peering.host(rank)});
     transports_.push_back(opened.transport);
     handles.push_back(opened.handle);
   }
   std::vector<std::thread> threads;
-  for (int32_t rank = 0; rank < size; ++rank) {
+  for (int32_t rank = 0; rank < peering.size; ++rank) {
     threads.emplace_back([&, rank] {
-      EXPECT_EQ(table_->connect(at(rank), handles.data(), Soon()), ANNULUS_TRANSPORT_OK)
+      std::vector<annulusTransportHandle> known(handles.size());
+      for (int32_t peer = 0; peer < peering.size; ++peer) {
+        const auto index = static_cast<size_t>(peer);
+        if (peer == rank || peering.are_peers(rank, peer)) known[index] = handles[index];
+      }
+      EXPECT_EQ(table_->connect(at(rank), known.data(), Soon()), ANNULUS_TRANSPORT_OK)
           << "rank " << rank << ": " << LastError(rank);
     });
   }

@@ -41,15 +41,28 @@ struct RankOptions {
   uint64_t epoch = 7;
   int32_t rank = 0;
   int32_t size = 2;
+  int32_t window = 0;
+  std::string host;  // "": where the kind has it
 };
 
 // Opens one rank; the transport is null on failure.
 OpenRank OpenOne(const Kind& kind, const RankOptions& options);
 
+// Which ranks of a group are peers.
+struct Peering {
+  int32_t size = 2;
+  int32_t window = 0;
+  // Symmetric. The handles of all others are zeros.
+  std::function<bool(int32_t, int32_t)> are_peers = [](int32_t, int32_t) { return true; };
+  // Of a rank; "": where the kind has it.
+  std::function<std::string(int32_t)> host = [](int32_t) { return ""; };
+};
+
 // All ranks of a group inside this process, connected.
 class Mesh {
  public:
-  Mesh(const Kind& kind, int32_t size);
+  Mesh(const Kind& kind, int32_t size) : Mesh(kind, Peering{.size = size}) {}
+  Mesh(const Kind& kind, const Peering& peering);
   Mesh(const Mesh&) = delete;
   Mesh& operator=(const Mesh&) = delete;
   ~Mesh();

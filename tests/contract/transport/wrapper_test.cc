@@ -90,6 +90,17 @@ TEST(WrapperOpenTest, ByLevelRefusesAPluginThatDoesNotKnowHandlesOfZeros) {
   EXPECT_THAT(opened.status().message(), HasSubstr("transport old has ABI minor 1"));
 }
 
+TEST(WrapperOpenTest, ByLevelRefusesTransportsWithNoMemoryInCommon) {
+  annulusTransportV1 device = *HostPlugin();
+  device.name = "of-devices";
+  device.caps = ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY;
+  const auto opened =
+      Transport::OpenByLevel({&device, HostPlugin()}, {ANNULUS_LEVEL_INNER, ANNULUS_LEVEL_OUTER},
+                             {.group = "g", .rank = 0, .size = 2, .host_id = "host"});
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(opened.status().message(), HasSubstr("of-devices and host cannot serve one group"));
+}
+
 TEST(WrapperOpenTest, SaysWhatCannotBeOpened) {
   const auto opened =
       Transport::Open(HostPlugin(), {.group = "g", .rank = 2, .size = 2, .host_id = "host"});

@@ -19,7 +19,8 @@ TEST(CuipcLibrary, LoadsAndOpensOrTellsWhyNot) {
   EXPECT_EQ(table->struct_size, sizeof(annulusTransportV1));
   EXPECT_STREQ(table->name, "cuipc");
   {
-    const auto opened = Transport::Open(table, {.group = "g", .host_id = "host"});
+    const auto opened =
+        Transport::Open(table, {.group = "g", .host_id = "host", .device_ordinal = 0});
     if (!opened.ok()) {
       // Without a driver: "... cudaGetDeviceCount: CUDA driver version is insufficient ...".
       EXPECT_NE(opened.status().message().find("device"), std::string::npos) << opened.status();

@@ -5,12 +5,15 @@
 #include <cstring>
 
 #include "server/transport/host/clock.h"
+#include "server/transport/nccl/profiler.h"
 #include "tests/unit/transport_nccl/fake_model.h"
 
 namespace annulus::transport::nccl {
 namespace {
 
 constexpr size_t kPieceBytes = size_t{1} << 20;
+
+uint64_t GlobaltimerNs() { return static_cast<uint64_t>(NowNs()) + 1'700'000'000'000'000'000; }
 
 }  // namespace
 
@@ -41,6 +44,7 @@ void FakeGpu::Arrange(uint32_t seed, std::vector<FakeFault> faults) {
   hangs_released_ = false;
   version_ = 22809;
   can_revoke_ = true;
+  profiled_ = false;
   missing_.clear();
 }
 
@@ -131,6 +135,7 @@ bool FakeGpu::AdvanceStream(FakeStream* stream) {
     const bool done = std::all_of(item.transfers.begin(), item.transfers.end(),
                                   [](const TransferPtr& each) { return each->done; });
     if (!done) return false;
+    StopChannels(item);
   }
   stream->items.pop_front();
   changed_.notify_all();
@@ -141,6 +146,11 @@ void FakeGpu::Post(Item* item) {
   item->posted = true;
   for (const TransferPtr& each : item->transfers) {
     const int self = item->comm->index;
+    if (each->event != nullptr) {
+      ProfilerEvent channel{
+          .type = kProfileKernelChannel, .parent = each->event, .timer_ns = GlobaltimerNs()};
+      NcclProfiler()->start_event(item->comm->profiler, &each->channel, &channel);
+    }
     each->lazy = std::uniform_int_distribution(0, 3)(random_);
     if (each->is_send) {
       FakeAction action;
@@ -153,6 +163,14 @@ void FakeGpu::Post(Item* item) {
     } else {
       item->comm->world->receives[{each->peer, self}].push_back(each);
     }
+  }
+}
+
+void FakeGpu::StopChannels(const Item& item) {
+  for (const TransferPtr& each : item.transfers) {
+    ProfilerState stop{GlobaltimerNs()};
+    NcclProfiler()->record_event_state(each->channel, kKernelChannelStop, &stop);
+    NcclProfiler()->stop_event(each->channel);
   }
 }
 

@@ -84,6 +84,8 @@ class FakeGpu {
 
   void set_version(int version) { version_ = version; }  // of the next to open
   void set_can_revoke(bool can) { can_revoke_ = can; }
+  // NCCL has our profiler, and a globaltimer of its own, while this is set.
+  void set_profiled(bool profiled) { profiled_ = profiled; }
   void set_missing(std::string why) { missing_ = std::move(why); }
 
  private:
@@ -113,6 +115,7 @@ class FakeGpu {
   bool AdvanceStream(FakeStream* stream);
   bool AdvanceWorld(World* world);
   void Post(Item* item);
+  static void StopChannels(const Item& item);
   void Drop(FakeComm* comm);
 
   std::mutex mutex_;
@@ -125,6 +128,7 @@ class FakeGpu {
   std::vector<std::string> violations_;
   std::atomic<int> version_{22809};
   std::atomic<bool> can_revoke_{true};
+  std::atomic<bool> profiled_{false};
   std::string missing_;
 
   uint64_t next_id_ = 1;

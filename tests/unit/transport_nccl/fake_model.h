@@ -18,6 +18,8 @@ struct FakeGpu::Transfer {
   bool never = false;
   bool damaged = false;
   bool done = false;
+  void* event = nullptr;  // the profiler's
+  void* channel = nullptr;
 };
 
 // A send or receive waits at (source, destination) for its counterpart.
@@ -35,6 +37,7 @@ struct FakeGpu::FakeComm {
   bool up = false;
   bool revoked = false;
   Result broken = Result::kSuccess;
+  void* profiler = nullptr;  // its context; null without
 };
 
 struct FakeGpu::FakeEvent {

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "server/transport/nccl/profiler.h"
 #include "tests/unit/transport_nccl/fake_model.h"
 
 namespace annulus::transport::nccl {
@@ -37,6 +38,11 @@ class FakeNccl final : public NcclApi {
     made->busy = std::uniform_int_distribution(1, 3)(gpu_.random_);
     made->world->size = size;
     ++made->world->joined;
+    if (gpu_.profiled_) {
+      int mask = 0;
+      NcclProfiler()->init(&made->profiler, number, &mask, settings.name.c_str(), 1, size, index,
+                           nullptr);
+    }
     *comm = made.get();
     gpu_.comms_.emplace(made.get(), std::move(made));
     return Result::kInProgress;
@@ -83,7 +89,12 @@ class FakeNccl final : public NcclApi {
     if (group().size() > 2048) gpu_.Violate("more than 2048 calls in a group");
     FakeGpu::Item item;
     item.comm = comm;
-    for (const Pending& each : group()) item.transfers.push_back(each.transfer);
+    for (const Pending& each : group()) {
+      item.transfers.push_back(each.transfer);
+      ProfilerEvent event{.type = kProfileP2p};
+      NcclProfiler()->start_event(comm->profiler, &each.transfer->event, &event);
+      NcclProfiler()->stop_event(each.transfer->event);  // enqueued
+    }
     const auto stream = gpu_.streams_.find(first.stream);
     if (comm->revoked || stream == gpu_.streams_.end()) return Result::kInvalidUsage;
     stream->second->items.push_back(std::move(item));
@@ -129,6 +140,7 @@ class FakeNccl final : public NcclApi {
     if (found == nullptr) return Result::kInvalidArgument;
     gpu_.Drop(found);
     FreeRegistrations(comm);
+    NcclProfiler()->finalize(found->profiler);
     gpu_.comms_.erase(comm);
     return fails ? Result::kSystemError : Result::kSuccess;
   }

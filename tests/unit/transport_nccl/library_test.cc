@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "server/transport/host/clock.h"
+#include "server/transport/nccl/profiler.h"
 #include "server/transport/transport_plugin.h"
 
 namespace annulus::transport::nccl {
@@ -23,9 +24,9 @@ int64_t Soon() { return NowNs() + int64_t{60'000'000'000}; }
 class NcclLibraryTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    void* const library = ::dlopen(ANNULUS_NCCL_PLUGIN_PATH, RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(library, nullptr) << ::dlerror();
-    table_ = static_cast<const annulusTransportV1*>(::dlsym(library, ANNULUS_TRANSPORT_V1_SYMBOL));
+    library_ = ::dlopen(ANNULUS_NCCL_PLUGIN_PATH, RTLD_NOW | RTLD_LOCAL);
+    ASSERT_NE(library_, nullptr) << ::dlerror();
+    table_ = static_cast<const annulusTransportV1*>(::dlsym(library_, ANNULUS_TRANSPORT_V1_SYMBOL));
     ASSERT_NE(table_, nullptr) << ::dlerror();
   }
 
@@ -58,6 +59,7 @@ class NcclLibraryTest : public ::testing::Test {
     return words;
   }
 
+  void* library_ = nullptr;
   const annulusTransportV1* table_ = nullptr;
 };
 
@@ -65,6 +67,37 @@ TEST_F(NcclLibraryTest, SaysWhatItIs) {
   EXPECT_EQ(table_->struct_size, sizeof(annulusTransportV1));
   EXPECT_STREQ(table_->name, "nccl");
   EXPECT_EQ(table_->caps, uint64_t{ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY});
+}
+
+// As NCCL looks for it. The library is that of the transport, so the two meet in it.
+TEST_F(NcclLibraryTest, IsAProfilerOfNcclAndTheOnlyOne) {
+  const auto* const profiler = static_cast<const ProfilerV5*>(::dlsym(library_, "ncclProfiler_v5"));
+  ASSERT_NE(profiler, nullptr) << ::dlerror();
+  EXPECT_STREQ(profiler->name, "annulus");
+  void* context = nullptr;
+  int mask = 0;
+  EXPECT_EQ(profiler->init(&context, 1, &mask, "group/0/inner", 1, 2, 0, nullptr), 0);
+  EXPECT_EQ(mask, 0x44);
+  EXPECT_NE(context, nullptr);
+  EXPECT_EQ(profiler->finalize(context), 0);
+  EXPECT_EQ(::dlsym(library_, "ncclProfiler_v4"), nullptr);
+  void* const host = ::dlopen(ANNULUS_HOST_PLUGIN_PATH, RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(host, nullptr) << ::dlerror();
+  EXPECT_EQ(::dlsym(host, "ncclProfiler_v5"), nullptr);
+  EXPECT_EQ(::dlsym(RTLD_DEFAULT, "ncclProfiler_v5"), nullptr);
+}
+
+TEST_F(NcclLibraryTest, OffersItselfAsProfilerOnlyWhereItIsAskedTo) {
+  ::setenv("ANNULUS_NCCL_LIBRARY", "/nowhere/libnccl.so", 1);
+  ::unsetenv("NCCL_PROFILER_PLUGIN");
+  ConnectBoth();
+  EXPECT_EQ(std::getenv("NCCL_PROFILER_PLUGIN"), nullptr);
+  ::setenv("ANNULUS_NCCL_PROFILER", "1", 1);
+  ConnectBoth();
+  ASSERT_NE(std::getenv("NCCL_PROFILER_PLUGIN"), nullptr);
+  EXPECT_EQ(::dlopen(std::getenv("NCCL_PROFILER_PLUGIN"), RTLD_NOW | RTLD_LOCAL), library_);
+  ::unsetenv("ANNULUS_NCCL_PROFILER");
+  ::unsetenv("NCCL_PROFILER_PLUGIN");
 }
 
 TEST_F(NcclLibraryTest, WithoutALibraryConnectSaysSoOnEveryRank) {

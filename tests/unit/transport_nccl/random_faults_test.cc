@@ -173,7 +173,7 @@ class RandomFaultsTest : public ::testing::Test {
 };
 
 TEST_F(RandomFaultsTest, ErrorsAndDelays) {
-  for (uint32_t seed = 0; seed < Seeds(kUnderSanitizer ? 15 : 80); ++seed) {
+  for (uint32_t seed = 0; seed < Seeds(kUnderSanitizer ? 15 : 40); ++seed) {
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     RunSeed(seed, false);
     if (HasFailure()) return;

@@ -22,6 +22,7 @@ class Ranks {
   int32_t size() const { return static_cast<int32_t>(transports_.size()); }
   annulusTransport* at(int32_t rank) const { return transports_[static_cast<size_t>(rank)]; }
   const annulusTransportV1& table() const { return *table_; }
+  const std::vector<annulusTransportHandle>& handles() const { return handles_; }
 
   // All ranks at once, each in a thread of its own; what each returned.
   std::vector<annulusTransportStatus> Connect(int64_t deadline_ns) const;

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "server/transport/host/clock.h"
 #include "server/transport/nccl/communicator.h"
+#include "server/transport/nccl/profiler.h"
 #include "tests/unit/transport_nccl/fake_gpu.h"
 #include "tests/unit/transport_nccl/ranks.h"
 
@@ -75,6 +76,46 @@ TEST_F(NcclTransportTest, WindowsHaveAnInnerAndIndicesAnOuterCommunicator) {
   EXPECT_THAT(ranks.LastError(4), HasSubstr("neither in the window"));
 }
 
+TEST_F(NcclTransportTest, MembersOfACommunicatorArePeersAllOrNone) {
+  Ranks ranks(6, 3);
+  const auto connect_without = [&](std::vector<size_t> strangers) {
+    std::vector<annulusTransportHandle> handles = ranks.handles();
+    for (const size_t stranger : strangers) handles[stranger] = {};
+    return ranks.table().connect(ranks.at(4), handles.data(), InMs(60'000));
+  };
+  EXPECT_EQ(connect_without({5}), ANNULUS_TRANSPORT_INVALID_ARGUMENT);
+  EXPECT_EQ(ranks.LastError(4),
+            "inner communicator of window 1 (ranks 3, 4, 5): expected all of them as peers of rank "
+            "4 or none, but the handles of 5 alone are zeros");
+  EXPECT_EQ(connect_without({1, 3}), ANNULUS_TRANSPORT_INVALID_ARGUMENT);
+  // Nothing has begun by that.
+  EXPECT_TRUE(ranks.ConnectsAll()) << ranks.LastError(4);
+}
+
+TEST_F(NcclTransportTest, ACommunicatorThatIsLeftOutComesUpNowhereAndTakesMemoryAllTheSame) {
+  std::vector<uint8_t> memory(4096);
+  Ranks ranks(4, 2);
+  std::vector<std::thread> threads;
+  for (int32_t rank = 0; rank < ranks.size(); ++rank) {
+    threads.emplace_back([&, rank] {
+      std::vector<annulusTransportHandle> inside = ranks.handles();
+      inside[static_cast<size_t>((rank + 2) % 4)] = {};
+      EXPECT_EQ(ranks.table().connect(ranks.at(rank), inside.data(), InMs(60'000)),
+                ANNULUS_TRANSPORT_OK);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_STREQ(ranks.table().path(ranks.at(0), 1), "nccl inner");
+  EXPECT_STREQ(ranks.table().path(ranks.at(0), 2), "none");
+  EXPECT_THAT(FakeGpu::Get().Alive(), HasSubstr("4 communicators"));
+  EXPECT_EQ(ranks.table().register_memory(ranks.at(0), memory.data(), memory.size()),
+            ANNULUS_TRANSPORT_OK);
+  EXPECT_EQ(ranks.table().deregister_memory(ranks.at(0), memory.data()), ANNULUS_TRANSPORT_OK);
+  annulusRequest* waiting = ranks.Receive(3, 2, 1, memory, InMs(60'000));
+  ranks.table().abort(ranks.at(2), "enough");
+  EXPECT_EQ(ranks.Finish(waiting).status, ANNULUS_TRANSPORT_ABORTED);
+}
+
 TEST_F(NcclTransportTest, AWindowOfOneIsOneRing) {
   Ranks ranks(3, 1);
   ASSERT_TRUE(ranks.ConnectsAll()) << ranks.LastError(0);
@@ -108,6 +149,34 @@ TEST_F(NcclTransportTest, WhatIsPostedInAGroupGoesTogether) {
     EXPECT_EQ(got[rank], sent[(rank + 3) % 4]);
   }
   EXPECT_EQ(ranks.table().group_end(ranks.at(0)), ANNULUS_TRANSPORT_INVALID_ARGUMENT);
+}
+
+// The stamps of a completion are those of its kernels, moved to our clock as one.
+TEST_F(NcclTransportTest, WithNcclsProfilerStampsAreThoseOfTheKernels) {
+  FakeGpu::Get().set_profiled(true);
+  Ranks ranks(2, 2);
+  ASSERT_TRUE(ranks.ConnectsAll()) << ranks.LastError(0);
+  const auto sender = ProfiledComm::Find("model/1/inner", 0);
+  const auto receiver = ProfiledComm::Find("model/1/inner", 1);
+  ASSERT_TRUE(sender.has_value() && receiver.has_value());
+  for (uint64_t tag = 0; tag < 20; ++tag) {
+    std::vector<uint8_t> sent = Bytes(200'000 * (tag + 1), 3);
+    std::vector<uint8_t> got(sent.size());
+    const int64_t before_ns = NowNs();
+    annulusRequest* const send = ranks.Send(0, 1, tag, sent, InMs(60'000));
+    annulusRequest* const receive = ranks.Receive(1, 0, tag, got, InMs(60'000));
+    for (const auto& [end, comm] :
+         {std::pair(ranks.Finish(send), *sender), std::pair(ranks.Finish(receive), *receiver)}) {
+      ASSERT_EQ(end.status, ANNULUS_TRANSPORT_OK);
+      const auto span = comm.SpanOf(comm.posted() - 1, comm.posted());
+      ASSERT_TRUE(span.has_value());
+      EXPECT_EQ(end.end_ns - end.start_ns, static_cast<int64_t>(span->stop_ns - span->start_ns));
+      EXPECT_LE(before_ns, end.start_ns);
+      EXPECT_LE(end.end_ns, NowNs());
+    }
+    EXPECT_EQ(sent, got);
+  }
+  EXPECT_EQ(sender->dropped() + receiver->dropped(), 0u);
 }
 
 TEST_F(NcclTransportTest, RefusesOptionsThatCannotBe) {

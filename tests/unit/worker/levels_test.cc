@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A transport inside nodes and another between them: two copies of the host's table, told apart by
-// their names and by what goes through them.
+// their names and by what goes through them; and one of another plugin beside the host's.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,11 @@
 #include <vector>
 
 #include "server/ring/planner.h"
+#include "server/transport/cuipc/cuipc_plugin.h"
 #include "server/transport/host/host_plugin.h"
+#include "tests/contract/transport/fake_gpu.h"
+#include "tests/support/apart/apart_plugin.h"
+#include "tests/unit/worker/run_both.h"
 #include "tests/unit/worker/test_ring.h"
 
 namespace annulus::worker::testing {
@@ -93,6 +97,25 @@ TEST(Levels, EachHopTakesTheTransportOfItsPeersNode) {
       EXPECT_EQ(g_astray[level], 0);
     }
   }
+}
+
+// What one of the two cannot move from the device goes through the host's memory on both.
+TEST(Levels, TwoPluginsServeDevicesApart) {
+  TestRing::Options options = TwoTransports();
+  options.compute = testing_support::ApartPlugin();
+  options.devices = 1;  // the emulated copy engine's machine has no more
+  options.transports = {transport::cuipc::CuipcPlugin(), transport::HostPlugin()};
+  options.inner_transport = "cuipc";
+  options.outer_transport = "host";
+  TestRing ring(options);
+  for (const int window : {1, 2, 4}) {
+    Problem problem;
+    problem.size = kSize;
+    problem.window = window;
+    RunBoth(ring, problem, {}, "window-" + std::to_string(window));
+  }
+  EXPECT_EQ(transport::cuipc::FakeGpu::The().Count().copies_ever, 0);
+  EXPECT_EQ(transport::cuipc::FakeGpu::The().Violations(), "");
 }
 
 TEST(Levels, OneNameForBothIsOneTransport) {
