@@ -21,6 +21,7 @@ absl::StatusOr<void*> DeviceMemory::Allocate(size_t bytes) {
   if (virtual_ != nullptr && bytes >= virtual_->granule_bytes() / 2) {
     ANNULUS_ASSIGN_OR_RETURN(owned.block, virtual_->Create(bytes));
     owned.bytes = owned.block.bytes;
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): to the driver an address is a number
     memory = reinterpret_cast<void*>(owned.block.address);
   } else {
     ANNULUS_RETURN_IF_ERROR(ToStatus(cudaMalloc(&memory, bytes), "cudaMalloc"));
@@ -84,6 +85,7 @@ absl::StatusOr<void*> DeviceMemory::Import(const annulusMemoryHandle& handle) {
     imported.ipc_base = base;
   } else if (handle.kind == ANNULUS_MEMORY_DESCRIPTOR && virtual_ != nullptr) {
     ANNULUS_ASSIGN_OR_RETURN(imported.block, virtual_->Import(handle.descriptor, handle.bytes));
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): to the driver an address is a number
     base = reinterpret_cast<void*>(imported.block.address);
   } else {
     return absl::InvalidArgumentError(

@@ -116,6 +116,7 @@ absl::StatusOr<int> VirtualMemory::Export(const Block& block) const {
 
 absl::StatusOr<VirtualMemory::Block> VirtualMemory::Import(int descriptor, size_t bytes) const {
   CUmemGenericAllocationHandle handle = 0;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): a descriptor travels as a pointer here
   void* const os_handle = reinterpret_cast<void*>(static_cast<intptr_t>(descriptor));
   ANNULUS_RETURN_IF_ERROR(
       ToStatus(import_(&handle, os_handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),

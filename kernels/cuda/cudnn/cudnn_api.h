@@ -27,6 +27,7 @@ enum class AttentionPass : int32_t { kForward, kBackward };
 // Of [batch, rows, heads, head_dim], in elements; head_dim is contiguous.
 struct AttentionStrides {
   int64_t batch, row, head;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 sees a comparison with 0 in it
   auto operator<=>(const AttentionStrides&) const = default;
 };
 
@@ -39,6 +40,7 @@ struct AttentionShape {
   int64_t batch, q_rows, kv_rows, query_heads, kv_heads, head_dim;
   AttentionStrides q, k, v;
   AttentionStrides d_o;  // of the backward
+  // NOLINTNEXTLINE(modernize-use-nullptr): as above
   auto operator<=>(const AttentionShape&) const = default;
 };
 
