@@ -82,6 +82,7 @@ std::vector<WorkerFacts> Describe(const Machine& machine) {
 
 std::vector<WorkerFacts> CpuWorkers(int count) {
   std::vector<WorkerFacts> workers;
+  workers.reserve(count);
   for (int i = 0; i < count; ++i) {
     workers.push_back({.worker = absl::StrCat("cpu-", i),
                        .node = "node-0",

@@ -68,7 +68,7 @@ Record EncodeAnswer(const Answer& answer) {
   PutField(at, 16, answer.end_ns);
   PutField(at, 24, answer.bytes);
   PutField(at, 32, text_bytes);
-  std::memcpy(at + kTextAt, answer.text.data(), text_bytes);
+  std::copy_n(answer.text.data(), text_bytes, at + kTextAt);
   return record;
 }
 
