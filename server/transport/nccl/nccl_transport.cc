@@ -8,6 +8,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "server/transport/host/clock.h"
 #include "server/transport/host/handle.h"
 #include "server/transport/host/host_plugin.h"
@@ -125,8 +126,10 @@ NcclTransport::~NcclTransport() {
 annulusTransportStatus NcclTransport::Connect(const annulusTransportHandle* handles,
                                               int64_t deadline_ns) {
   if (handles == nullptr) return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
-  std::vector<bool> is_peer;
-  for (int32_t rank = 0; rank < size_; ++rank) is_peer.push_back(!IsNoPeer(handles[rank]));
+  std::vector<bool> is_peer(static_cast<size_t>(size_));
+  for (int32_t rank = 0; rank < size_; ++rank) {
+    is_peer[static_cast<size_t>(rank)] = !IsNoPeer(handles[rank]);
+  }
   if (const std::string wrong = CheckPeers(is_peer); !wrong.empty()) {
     SetError(-1, wrong);
     return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
@@ -160,18 +163,16 @@ std::string NcclTransport::CheckPeers(const std::vector<bool>& is_peer) const {
   for (const Circle& circle : circles_) {
     const int32_t peers = CountPeers(circle.membership, is_peer);
     if (peers == 0 || peers == circle.membership.size() - 1) continue;
-    std::string all;
-    std::string strangers;
+    std::vector<int32_t> strangers;
     for (const int32_t rank : circle.membership.ranks) {
-      const std::string word = std::to_string(rank);
-      all += (all.empty() ? "" : ", ") + word;
-      if (!is_peer[static_cast<size_t>(rank)]) strangers += (strangers.empty() ? "" : ", ") + word;
+      if (!is_peer[static_cast<size_t>(rank)]) strangers.push_back(rank);
     }
     return (circle.membership.level == ANNULUS_LEVEL_INNER
                 ? "inner communicator of window " + std::to_string(rank_ / window_)
                 : "outer communicator of index " + std::to_string(rank_ % window_)) +
-           " (ranks " + all + "): expected all of them as peers of rank " + std::to_string(rank_) +
-           " or none, but the handles of " + strangers + " alone are zeros";
+           " (ranks " + absl::StrJoin(circle.membership.ranks, ", ") +
+           "): expected all of them as peers of rank " + std::to_string(rank_) +
+           " or none, but the handles of " + absl::StrJoin(strangers, ", ") + " alone are zeros";
   }
   return "";
 }
