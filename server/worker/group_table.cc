@@ -61,6 +61,7 @@ transport::PacingModel NodesOf(const GroupAssignment& assignment) {
 std::vector<annulusLevel> LevelsOf(const GroupAssignment& assignment,
                                    const transport::PacingModel& model) {
   std::vector<annulusLevel> levels;
+  levels.reserve(assignment.size);
   for (int peer = 0; peer < assignment.size; ++peer) {
     levels.push_back(transport::LevelBetween(model, assignment.rank, peer));
   }
