@@ -65,7 +65,8 @@ TEST(CudnnSplit, EveryAllowedPairOnce) {
   };
   int cudnn = 0;
   int portable = 0;
-  for (int trial = 0; trial < (kUnderSanitizer ? 60 : 400); ++trial) {
+  const int trials = kUnderSanitizer ? 60 : 400;
+  for (int trial = 0; trial < trials; ++trial) {
     const annulusMask masks[] = {Full(), Causal(pick(-200, 200)), Causal(0), Full(pick(0, 200)),
                                  Causal(pick(-50, 50), pick(0, 300))};
     const annulusMask mask = masks[trial % 5];
@@ -83,8 +84,8 @@ TEST(CudnnSplit, EveryAllowedPairOnce) {
     cudnn += static_cast<int>(split.cudnn.size());
     portable += static_cast<int>(split.portable.size());
   }
-  EXPECT_GT(cudnn, 100);
-  EXPECT_GT(portable, 100);
+  EXPECT_GT(cudnn, trials / 4);  // both ways are taken often
+  EXPECT_GT(portable, trials / 4);
 }
 
 // A rank of a causal zigzag ring: one diagonal for each of its chunks in the step with its own
