@@ -168,10 +168,9 @@ annulusTransportStatus HostTransport::Connect(const annulusTransportHandle* hand
 
 annulusTransportStatus HostTransport::Post(bool is_send, int32_t peer, uint64_t tag,
                                            const annulusSegment* segments, size_t segment_count,
-                                           int64_t deadline_ns, annulusRequest** request) {
+                                           int64_t deadline_ns, OperationPtr* posted) {
   const std::optional<uint64_t> total = TotalBytes(segments, segment_count);
-  if (peer < 0 || peer >= self_.size || peer == self_.rank || !total.has_value() ||
-      request == nullptr) {
+  if (peer < 0 || peer >= self_.size || peer == self_.rank || !total.has_value()) {
     return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
   }
   {
@@ -193,7 +192,7 @@ annulusTransportStatus HostTransport::Post(bool is_send, int32_t peer, uint64_t 
   operation->total = *total;
   operation->deadline_ns = deadline_ns;
   operation->cursor = SegmentCursor(operation->segments);
-  *request = new annulusRequest{operation};
+  *posted = operation;
   {
     std::lock_guard lock(inbox_mutex_);
     posted_.push_back(std::move(operation));

@@ -42,7 +42,7 @@ class HostTransport final : public LinkOwner {
   annulusTransportStatus Connect(const annulusTransportHandle* handles, int64_t deadline_ns);
   annulusTransportStatus Post(bool is_send, int32_t peer, uint64_t tag,
                               const annulusSegment* segments, size_t segment_count,
-                              int64_t deadline_ns, annulusRequest** request);
+                              int64_t deadline_ns, OperationPtr* posted);
   void Abort(const char* reason);
   void LastError(char* text, size_t text_bytes, int32_t* peer);
   void Stats(annulusTransportStats* stats);

@@ -39,7 +39,3 @@ struct Operation {
 using OperationPtr = std::shared_ptr<Operation>;
 
 }  // namespace annulus::transport
-
-struct annulusRequest {
-  annulus::transport::OperationPtr operation;
-};
