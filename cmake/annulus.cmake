@@ -52,10 +52,11 @@ endfunction()
 # ccache takes precompiled headers when told so, given gcc's -fpch-preprocess.
 set(ANNULUS_TEST_OPTIONS -O1 -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 
-# What nearly every test includes, compiled once. Tests are about the product's speed, not their own: they are compiled
-# lightly, and the libraries that they test as ever.
+# What nearly every test includes, compiled once. A test costs more to compile than to run, so it is compiled lightly; the
+# libraries that it tests are not.
 function(annulus_test_headers)
   add_executable(annulus_test_headers ${PROJECT_SOURCE_DIR}/cmake/test_headers.cc)
+  set_target_properties(annulus_test_headers PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_link_libraries(annulus_test_headers PRIVATE absl::statusor GTest::gmock GTest::gtest GTest::gtest_main annulus_options)
   target_compile_options(annulus_test_headers PRIVATE ${ANNULUS_TEST_OPTIONS})
   target_precompile_headers(annulus_test_headers PRIVATE <absl/status/statusor.h> <gmock/gmock.h> <gtest/gtest.h>

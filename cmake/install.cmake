@@ -5,7 +5,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 foreach(target annulus annulus-coordinator annulus-worker annulus-compute-cpu annulus-compute-cuda annulus-transport-host
-        annulus-transport-cuipc)
+        annulus-transport-cuipc annulus-transport-nccl)
   if(TARGET ${target})
     install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime
                               LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)
