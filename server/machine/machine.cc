@@ -11,9 +11,13 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace annulus::machine {
 namespace {
+
+constexpr unsigned kNvidia = 0x10de;
+constexpr unsigned kDisplayClass = 0x03;  // of the two bytes of a PCI class, the higher
 
 struct Destroy {
   void operator()(hwloc_topology_t topology) const { hwloc_topology_destroy(topology); }
@@ -95,6 +99,16 @@ std::string NicName(hwloc_obj_t pci, bool* rdma) {
   return name;
 }
 
+bool IsNvidiaGpu(hwloc_obj_t pci) {
+  const auto& attr = pci->attr->pcidev;
+  return attr.vendor_id == kNvidia && attr.class_id >> 8 == kDisplayClass;
+}
+
+std::string BusIdOf(hwloc_obj_t pci) {
+  const auto& attr = pci->attr->pcidev;
+  return absl::StrFormat("%04x:%02x:%02x.%x", attr.domain, attr.bus, attr.dev, attr.func);
+}
+
 }  // namespace
 
 absl::StatusOr<Surroundings> ReadSurroundings(const MachineOptions& options) {
@@ -111,6 +125,7 @@ absl::StatusOr<Surroundings> ReadSurroundings(const MachineOptions& options) {
   std::map<std::string, ring::Nic> nics;
   for (hwloc_obj_t pci = hwloc_get_next_pcidev(topology, nullptr); pci != nullptr;
        pci = hwloc_get_next_pcidev(topology, pci)) {
+    if (IsNvidiaGpu(pci)) out.gpus.push_back(BusIdOf(pci));
     bool rdma = false;
     const std::string name = NicName(pci, &rdma);
     if (name.empty() || name.size() > ring::kMaxFactBytes) continue;

@@ -22,6 +22,9 @@ struct Surroundings {
   // ("mlx5_0"), another that of its network interface. Without a device, the distance is kNuma on
   // a machine with one NUMA node and kAcross on others.
   std::vector<ring::Nic> nics;
+  // Bus ids of NVIDIA's GPUs on the PCI bus, those included that a container keeps from this
+  // process.
+  std::vector<std::string> gpus;
 };
 
 // FAILED_PRECONDITION: hwloc cannot read the topology. A device that is not in it leaves the

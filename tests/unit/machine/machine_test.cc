@@ -29,6 +29,7 @@ TEST(Machine, KnowsHowFarEachAdapterIs) {
   EXPECT_THAT(found->nics, ElementsAre(ring::Nic{"eth0", NicDistance::kNuma, 0},
                                        ring::Nic{"mlx5_0", NicDistance::kSwitch, 0},
                                        ring::Nic{"mlx5_1", NicDistance::kAcross, 0}));
+  EXPECT_THAT(found->gpus, ElementsAre("0000:1b:00.0"));
 }
 
 TEST(Machine, ADeviceThatIsNotThereIsNearNothing) {
