@@ -46,6 +46,14 @@ absl::Status WriteAll(int fd, std::string_view text) {
   return absl::OkStatus();
 }
 
+// Such as "net:[4026531840]"; the kind alone where the kernel does not tell.
+std::string NamespaceOf(const char* kind) {
+  std::array<char, 64> name{};
+  const ssize_t length =
+      readlink(absl::StrCat("/proc/self/ns/", kind).c_str(), name.data(), name.size() - 1);
+  return length > 0 ? name.data() : kind;
+}
+
 }  // namespace
 
 int ExitCodeOf(const absl::Status& status) {
@@ -133,11 +141,11 @@ std::string HostName() {
 std::string HostId() {
   std::string boot;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  std::array<char, 64> user_namespace{};
-  const ssize_t length =
-      readlink("/proc/self/ns/user", user_namespace.data(), user_namespace.size() - 1);
-  return absl::StrCat(boot.empty() ? HostName() : boot, "/",
-                      length > 0 ? user_namespace.data() : "user");
+  return absl::StrCat(boot.empty() ? HostName() : boot, "/", NamespaceOf("user"));
+}
+
+std::string IpcScope() {
+  return absl::StrCat("uid ", getuid(), ", ", NamespaceOf("net"), ", ", NamespaceOf("pid"));
 }
 
 }  // namespace annulus::apps

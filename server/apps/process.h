@@ -47,5 +47,8 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
 std::string HostName();
 // Equal for processes that can share memory: same boot of one kernel, same user namespace.
 std::string HostId();
+// Equal for processes of one host that may open each other's GPU memory: same user, network and PID
+// namespace.
+std::string IpcScope();
 
 }  // namespace annulus::apps

@@ -67,9 +67,15 @@ ring::WorkerFacts FactsOf(const WorkerIdentity& identity) {
   facts.host_id = identity.host_id;
   // One of a version that does not say more.
   if (facts.transports.empty() && !identity.transport.empty()) {
-    facts.transports.push_back({identity.transport, ""});
+    facts.transports.push_back({.name = identity.transport});
   }
   return facts;
+}
+
+// Transfers that are off move over no link.
+bool IsEmulated(const GroupOptions& options) {
+  return !options.transfers_off &&
+         (options.inner_link.bytes_per_second > 0 || options.outer_link.bytes_per_second > 0);
 }
 
 }  // namespace
@@ -82,8 +88,9 @@ absl::StatusOr<SharedTopology> PlaceMembers(const State& state, const Group& gro
   const ring::TopologyWish wish{.window_size = group.options.window_size,
                                 .keep_order = !group.options.members.empty(),
                                 .ranks_per_node = group.options.ranks_per_node,
-                                .inner_transport = group.options.inner_transport,
-                                .outer_transport = group.options.outer_transport};
+                                .transports = {.inner = group.options.inner_transport,
+                                               .outer = group.options.outer_transport,
+                                               .emulated = IsEmulated(group.options)}};
   ANNULUS_ASSIGN_OR_RETURN(ring::Topology topology, ring::DecideTopology(facts, wish));
   return std::make_shared<const ring::Topology>(std::move(topology));
 }

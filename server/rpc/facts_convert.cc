@@ -32,6 +32,7 @@ absl::Status CheckCount(const char* field, int count, size_t most) {
 absl::Status CheckFacts(const Proto& facts) {
   ANNULUS_RETURN_IF_ERROR(CheckText("bus_id", facts.bus_id()));
   ANNULUS_RETURN_IF_ERROR(CheckText("gpu_uuid", facts.gpu_uuid()));
+  ANNULUS_RETURN_IF_ERROR(CheckText("ipc_scope", facts.ipc_scope()));
   ANNULUS_RETURN_IF_ERROR(CheckCount("peers", facts.peers_size(), ring::kMaxGpuPeers));
   ANNULUS_RETURN_IF_ERROR(CheckCount("nics", facts.nics_size(), ring::kMaxNics));
   ANNULUS_RETURN_IF_ERROR(CheckCount("transports", facts.transports_size(), ring::kMaxTransports));
@@ -71,6 +72,8 @@ v1::WorkerFacts FactsToProto(const ring::WorkerFacts& facts) {
   out.set_bus_id(facts.bus_id);
   out.set_gpu_uuid(facts.gpu_uuid);
   if (facts.numa_node >= 0) out.set_numa_node(facts.numa_node);
+  out.set_partitioned(facts.partitioned);
+  out.set_ipc_scope(facts.ipc_scope);
   out.set_peers_known(facts.peers_known);
   for (const ring::GpuPeer& peer : facts.peers) {
     Proto::GpuPeer* to = out.add_peers();
@@ -87,6 +90,8 @@ v1::WorkerFacts FactsToProto(const ring::WorkerFacts& facts) {
     Proto::LoadedTransport* to = out.add_transports();
     to->set_name(loaded.name);
     to->set_version(loaded.version);
+    to->set_host_memory(loaded.host_memory);
+    to->set_device_memory(loaded.device_memory);
   }
   return out;
 }
@@ -100,6 +105,8 @@ absl::StatusOr<ring::WorkerFacts> FactsFromProto(const v1::WorkerFacts& facts) {
   out.bus_id = facts.bus_id();
   out.gpu_uuid = facts.gpu_uuid();
   if (facts.has_numa_node()) out.numa_node = facts.numa_node();
+  out.partitioned = facts.partitioned();
+  out.ipc_scope = facts.ipc_scope();
   out.peers_known = facts.peers_known();
   for (const Proto::GpuPeer& peer : facts.peers()) {
     out.peers.push_back({peer.bus_id(), LinkFromProto(peer.link())});
@@ -109,7 +116,8 @@ absl::StatusOr<ring::WorkerFacts> FactsFromProto(const v1::WorkerFacts& facts) {
                         std::max<int64_t>(nic.megabits_per_second(), 0)});
   }
   for (const Proto::LoadedTransport& loaded : facts.transports()) {
-    out.transports.push_back({loaded.name(), loaded.version()});
+    out.transports.push_back(
+        {loaded.name(), loaded.version(), loaded.host_memory(), loaded.device_memory()});
   }
   return out;
 }

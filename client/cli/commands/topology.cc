@@ -64,11 +64,19 @@ absl::StatusOr<std::string> Show(const TopologyFlags& flags) {
   if (flags.coordinator.empty() == flags.describe.empty()) {
     return UsageError("expected one of --describe and --coordinator");
   }
+  const ring::TopologyWish& wish = flags.wish;
+  if (flags.format == "facts" &&
+      (wish.window_size > 0 || wish.ranks_per_node > 0 || !wish.transports.inner.empty() ||
+       !wish.transports.outer.empty())) {
+    return UsageError(
+        "--format=facts prints what is decided on, not what is decided: leave out "
+        "--cp-window-size, --ranks-per-node, --inner-transport and --outer-transport");
+  }
   ANNULUS_ASSIGN_OR_RETURN(
       const std::vector<ring::WorkerFacts> facts,
       flags.describe.empty() ? Live(flags.coordinator) : Described(flags.describe));
   if (flags.format == "facts") return ring::FactsToText(facts);
-  const auto topology = ring::DecideTopology(facts, flags.wish);
+  const auto topology = ring::DecideTopology(facts, wish);
   if (!topology.ok()) {
     return absl::IsInvalidArgument(topology.status()) ? UsageError(topology.status())
                                                       : topology.status();
@@ -90,9 +98,9 @@ Command AddTopologyCommand(CLI::App* app) {
   app->add_option("--ranks-per-node", flags->wish.ranks_per_node,
                   "States nodes where there are none")
       ->check(CLI::Range(1, 4096));
-  app->add_option("--inner-transport", flags->wish.inner_transport,
+  app->add_option("--inner-transport", flags->wish.transports.inner,
                   "Transport inside nodes (default: the best that the facts allow)");
-  app->add_option("--outer-transport", flags->wish.outer_transport,
+  app->add_option("--outer-transport", flags->wish.transports.outer,
                   "Transport between nodes (default: the best that the facts allow)");
   app->add_option("--format", flags->format, "text, json or facts (default text)")
       ->check(CLI::IsMember({"text", "json", "facts"}));

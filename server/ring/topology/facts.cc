@@ -14,13 +14,13 @@ bool ShareHost(const WorkerFacts& a, const WorkerFacts& b) {
 }
 
 PairLink LinkTo(const WorkerFacts& from, const std::string& bus_id) {
-  if (!from.peers_known || bus_id.empty()) return PairLink::kUnknown;
+  if (bus_id.empty()) return PairLink::kUnknown;
   for (const GpuPeer& peer : from.peers) {
     if (peer.bus_id != bus_id) continue;
     if (peer.link == GpuLink::kNvlink) return PairLink::kNvlink;
     return peer.link == GpuLink::kPcie ? PairLink::kPcie : PairLink::kNone;
   }
-  return PairLink::kNone;
+  return from.peers_known ? PairLink::kNone : PairLink::kUnknown;
 }
 
 }  // namespace
@@ -29,7 +29,9 @@ PairLink LinkBetween(const WorkerFacts& a, const WorkerFacts& b) {
   if (!ShareHost(a, b)) return PairLink::kOtherHost;
   if (a.device == DeviceKind::kCpu && b.device == DeviceKind::kCpu) return PairLink::kHostMemory;
   if (a.device != b.device) return PairLink::kNone;
-  if (!a.bus_id.empty() && a.bus_id == b.bus_id) return PairLink::kSameGpu;
+  if (!a.bus_id.empty() && a.bus_id == b.bus_id) {
+    return a.partitioned || b.partitioned ? PairLink::kUnknown : PairLink::kSameGpu;
+  }
   const PairLink there = LinkTo(a, b.bus_id);
   const PairLink back = LinkTo(b, a.bus_id);
   if (there == PairLink::kUnknown) return back;

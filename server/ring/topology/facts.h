@@ -56,6 +56,9 @@ struct Nic {
 struct LoadedTransport {
   std::string name;     // of the plugin
   std::string version;  // of the library under it, where all members need the same; "": not known
+  // Memory that it moves: the host's, a device's. Neither: not told.
+  bool host_memory = false;
+  bool device_memory = false;
   friend bool operator==(const LoadedTransport&, const LoadedTransport&) = default;
 };
 
@@ -68,9 +71,15 @@ struct WorkerFacts {
   std::string bus_id;       // of the GPU, "0000:3b:00.0"; "": not known, or a CPU
   std::string gpu_uuid;
   int numa_node = -1;  // of the device; -1: not known
-  // Whether `peers` is complete: a GPU of the host that it does not name cannot be reached then.
+  // GPUs of the host whose relation to this one is known, and whether these are all: one that is
+  // not among them cannot be reached then, and is else not known.
   bool peers_known = false;
   std::vector<GpuPeer> peers;
+  // The GPU is split into parts (MIG): others with its bus id may not reach this worker's memory.
+  bool partitioned = false;
+  // Equal for workers that may open each other's GPU memory: user, network and PID namespace. "":
+  // not known.
+  std::string ipc_scope;
   std::vector<Nic> nics;
   std::vector<LoadedTransport> transports;  // empty: not told
   friend bool operator==(const WorkerFacts&, const WorkerFacts&) = default;

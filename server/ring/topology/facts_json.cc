@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/base/status_macros.h"
 #include "server/ring/json_document.h"
 #include "server/ring/json_object.h"
@@ -31,6 +32,19 @@ void ReadText(ObjectReader& reader, const char* field, bool required, std::strin
   if (status->ok() && reader.Has(field) && (!printable || (required && out->empty()))) {
     *status = Wrong(reader.Path(field), "printable ASCII", Shown(json(*out)));
   }
+}
+
+// One of a few words, or "" where the field is not there.
+std::string ReadChoice(ObjectReader& reader, const char* field,
+                       const std::vector<std::string>& words, absl::Status* status) {
+  std::string word;
+  if (!reader.Has(field)) return word;
+  reader.ReadString(field, kMaxFactBytes, &word);
+  if (status->ok() && std::find(words.begin(), words.end(), word) == words.end()) {
+    *status = Wrong(reader.Path(field), absl::StrCat("one of ", absl::StrJoin(words, ", ")),
+                    Shown(json(word)));
+  }
+  return word;
 }
 
 absl::Status ReadPeer(const json& item, const std::string& path, WorkerFacts* facts) {
@@ -64,6 +78,9 @@ absl::Status ReadTransport(const json& item, const std::string& path, WorkerFact
   absl::Status text;
   ReadText(reader, "name", true, &loaded.name, &text);
   ReadText(reader, "version", false, &loaded.version, &text);
+  const std::string memory = ReadChoice(reader, "memory", {"host", "device", "both"}, &text);
+  loaded.host_memory = memory == "host" || memory == "both";
+  loaded.device_memory = memory == "device" || memory == "both";
   facts->transports.push_back(std::move(loaded));
   ANNULUS_RETURN_IF_ERROR(reader.Finish());
   return text;
@@ -77,8 +94,10 @@ void ReadDevice(ObjectReader& device, WorkerFacts* facts, absl::Status* text) {
   ReadText(device, "bus_id", false, &facts->bus_id, text);
   ReadText(device, "uuid", false, &facts->gpu_uuid, text);
   if (device.Has("numa_node")) device.ReadInteger("numa_node", 0, kMaxOrdinal, &facts->numa_node);
+  ReadText(device, "ipc_scope", false, &facts->ipc_scope, text);
+  facts->partitioned = ReadChoice(device, "partitioned", {"yes", "no"}, text) == "yes";
   if (!device.Has("peers")) return;
-  facts->peers_known = true;
+  facts->peers_known = ReadChoice(device, "other_peers", {"none", "unknown"}, text) != "unknown";
   device.ReadList("peers", kMaxGpuPeers, [&](const json& peer, const std::string& peer_path) {
     return ReadPeer(peer, peer_path, facts);
   });
@@ -113,11 +132,14 @@ Json DeviceJson(const WorkerFacts& facts) {
   if (!facts.bus_id.empty()) device["bus_id"] = facts.bus_id;
   if (!facts.gpu_uuid.empty()) device["uuid"] = facts.gpu_uuid;
   if (facts.numa_node >= 0) device["numa_node"] = facts.numa_node;
-  if (!facts.peers_known) return device;
+  if (!facts.ipc_scope.empty()) device["ipc_scope"] = facts.ipc_scope;
+  if (facts.partitioned) device["partitioned"] = "yes";
+  if (!facts.peers_known && facts.peers.empty()) return device;
   device["peers"] = Json::array();
   for (const GpuPeer& peer : facts.peers) {
     device["peers"].push_back({{"bus_id", peer.bus_id}, {"link", Name(peer.link)}});
   }
+  if (!facts.peers_known) device["other_peers"] = "unknown";
   return device;
 }
 
@@ -137,6 +159,9 @@ Json FactsToJson(const WorkerFacts& facts) {
   for (const LoadedTransport& loaded : facts.transports) {
     Json entry{{"name", loaded.name}};
     if (!loaded.version.empty()) entry["version"] = loaded.version;
+    if (loaded.host_memory || loaded.device_memory) {
+      entry["memory"] = !loaded.device_memory ? "host" : !loaded.host_memory ? "device" : "both";
+    }
     worker["transports"].push_back(std::move(entry));
   }
   return worker;

@@ -14,14 +14,18 @@
 //   {"schema": "annulus.facts.v1",
 //    "workers": [{"name": "n0-gpu0", "node": "n0", "host_id": "n0",
 //                 "device": {"kind": "cuda", "ordinal": 0, "bus_id": "0000:1b:00.0", "uuid": "",
-//                            "numa_node": 0,
-//                            "peers": [{"bus_id": "0000:43:00.0", "link": "nvlink"}]},
+//                            "numa_node": 0, "ipc_scope": "uid 0, pid:[4026531836]",
+//                            "peers": [{"bus_id": "0000:43:00.0", "link": "nvlink"}],
+//                            "other_peers": "none"},
 //                 "nics": [{"name": "mlx5_0", "distance": "switch",
 //                           "megabits_per_second": 400000}],
-//                 "transports": [{"name": "nccl", "version": "2.28.9"}]}]}
+//                 "transports": [{"name": "nccl", "version": "2.28.9", "memory": "device"}]}]}
 //
-// Of a worker, `name`, `node` and the device's `kind` have to be there; without `peers`, how GPUs
-// reach each other is not known.
+// Of a worker, `name`, `node` and the device's `kind` have to be there. `other_peers` says what is
+// known of GPUs that `peers` does not name: that they cannot be reached ("none", which is meant
+// where it is left out), or nothing ("unknown"). Without `peers` nothing is known. A device that is
+// split into parts (MIG) has `"partitioned": "yes"`. The memory that a transport moves is "host",
+// "device" or "both".
 namespace annulus::ring {
 
 inline constexpr char kFactsSchema[] = "annulus.facts.v1";

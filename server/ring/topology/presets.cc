@@ -74,7 +74,9 @@ std::vector<WorkerFacts> Describe(const Machine& machine) {
       facts.peers_known = true;
       facts.peers = Peers(machine, gpu);
       facts.nics = Nics(machine, gpu);
-      facts.transports = {{"cuipc", ""}, {"host", ""}, {"nccl", kNcclVersion}};
+      facts.transports = {{.name = "cuipc", .host_memory = true, .device_memory = true},
+                          {.name = "host", .host_memory = true},
+                          {.name = "nccl", .version = kNcclVersion, .device_memory = true}};
     }
   }
   return workers;
@@ -87,7 +89,7 @@ std::vector<WorkerFacts> CpuWorkers(int count) {
     workers.push_back({.worker = absl::StrCat("cpu-", i),
                        .node = "node-0",
                        .host_id = "node-0",
-                       .transports = {{"host", ""}}});
+                       .transports = {{.name = "host", .host_memory = true}}});
   }
   return workers;
 }

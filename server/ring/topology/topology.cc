@@ -87,10 +87,11 @@ absl::StatusOr<Topology> DecideTopology(const std::vector<WorkerFacts>& members,
   }
   if (!wish.keep_order) ranks = InOrder(members, RingOrder(members, topology.window.window_size));
   const std::vector<int> nodes = NodesOf(ranks, wish);
-  ANNULUS_ASSIGN_OR_RETURN(topology.inner,
-                           ChooseTransport(Level::kInner, ranks, nodes, wish.inner_transport));
-  ANNULUS_ASSIGN_OR_RETURN(topology.outer,
-                           ChooseTransport(Level::kOuter, ranks, nodes, wish.outer_transport));
+  ANNULUS_ASSIGN_OR_RETURN(
+      TransportPair transports,
+      ChooseTransports(ranks, nodes, topology.window.window_size, wish.transports));
+  topology.inner = std::move(transports.inner);
+  topology.outer = std::move(transports.outer);
   std::vector<NicChoice> nics = AssignNics(ranks);
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     topology.seats.push_back({std::move(ranks[rank]), nodes[rank], std::move(nics[rank])});

@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "server/ring/topology/facts.h"
 #include "server/ring/topology/nic_assignment.h"
-#include "server/ring/topology/transport_choice.h"
+#include "server/ring/topology/transport_pair.h"
 #include "server/ring/topology/window_choice.h"
 
 // Who sits where in a ring, and over what its hops go, decided from what the workers say of
@@ -25,8 +25,7 @@ struct TopologyWish {
   int window_size = 0;      // 0: ChooseWindow
   bool keep_order = false;  // the facts come in rank order
   int ranks_per_node = 0;   // 0: by the workers' nodes; else rank r counts as on node r / this
-  std::string inner_transport;
-  std::string outer_transport;
+  TransportWish transports;
 };
 
 // One rank.
@@ -52,7 +51,7 @@ struct Topology {
 };
 
 // INVALID_ARGUMENT: no workers, more than kMaxRanks, a worker twice, or a window that does not
-// divide their number (with its divisors). FAILED_PRECONDITION: as ChooseTransport.
+// divide their number (with its divisors). FAILED_PRECONDITION: as ChooseTransports.
 absl::StatusOr<Topology> DecideTopology(const std::vector<WorkerFacts>& members,
                                         const TopologyWish& wish);
 

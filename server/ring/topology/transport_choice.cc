@@ -104,6 +104,23 @@ class Chooser {
     return worst;
   }
 
+  // Two of one party whose processes may not open each other's memory, where that is told.
+  Objection OtherScopes() const {
+    for (const Party& party : parties_) {
+      const WorkerFacts* told = nullptr;
+      for (const WorkerFacts* facts : party) {
+        if (facts->ipc_scope.empty()) continue;
+        if (told != nullptr && told->ipc_scope != facts->ipc_scope) {
+          return absl::StrCat(told->worker, " and ", facts->worker,
+                              " may not open each other's memory: they run as ", told->ipc_scope,
+                              " and ", facts->ipc_scope);
+        }
+        told = facts;
+      }
+    }
+    return std::nullopt;
+  }
+
   Objection NotCuipc(bool trust_unknown, std::string* how) const {
     if (Objection gpus = NotGpus()) return gpus;
     std::string between;
@@ -119,6 +136,7 @@ class Chooser {
     if (worst == PairLink::kUnknown && !trust_unknown) {
       return absl::StrCat("peer access between ", between, " is not known");
     }
+    if (Objection scopes = OtherScopes()) return scopes;
     return NotLoaded(kCuipc);
   }
 
@@ -160,6 +178,17 @@ class Chooser {
     return std::nullopt;
   }
 
+  TransportCandidate Candidate(const std::string& name, const std::string& reason) const {
+    TransportCandidate candidate{name, reason};
+    for (const WorkerFacts* facts : all_) {
+      const LoadedTransport* loaded = Find(*facts, name);
+      if (loaded == nullptr || (!loaded->host_memory && !loaded->device_memory)) continue;
+      candidate.host_memory &= loaded->host_memory;
+      candidate.device_memory &= loaded->device_memory;
+    }
+    return candidate;
+  }
+
  private:
   const std::vector<Party>& parties_;
   Party all_;
@@ -171,53 +200,68 @@ absl::Status Unavailable(Level level, const std::string& message) {
       {"TRANSPORT_UNAVAILABLE", {{"level", std::string(Name(level))}}});
 }
 
-absl::StatusOr<TransportChoice> Forced(Level level, const Chooser& chooser,
-                                       const std::string& asked) {
+absl::StatusOr<TransportRanking> Forced(Level level, const Chooser& chooser,
+                                        const std::string& asked) {
   std::string detail;
   const Objection objection = asked == kCuipc  ? chooser.NotCuipc(/*trust_unknown=*/true, &detail)
                                : asked == kNccl ? chooser.NotNccl(&detail)
                                                : chooser.NotLoaded(asked);
-  if (!objection) return TransportChoice{asked, "asked for"};
-  return Unavailable(level, absl::StrCat("'", asked, "' was asked for, but ", *objection));
+  if (objection) {
+    return Unavailable(level, absl::StrCat("'", asked, "' was asked for, but ", *objection));
+  }
+  TransportRanking ranking;
+  ranking.candidates.push_back(chooser.Candidate(asked, "asked for"));
+  ranking.candidates.back().asked = true;
+  return ranking;
 }
 
-absl::StatusOr<TransportChoice> Best(Level level, const Chooser& chooser) {
+absl::StatusOr<TransportRanking> Best(Level level, const Chooser& chooser) {
+  TransportRanking ranking;
+  const Objection cpu = chooser.NotGpus();
   std::string detail;
-  const Objection cuipc = chooser.NotCuipc(/*trust_unknown=*/false, &detail);
-  if (!cuipc) return TransportChoice{kCuipc, detail};
-  const std::string not_cuipc = absl::StrCat("; not cuipc: ", *cuipc);
+  if (const Objection cuipc = chooser.NotCuipc(/*trust_unknown=*/false, &detail)) {
+    if (!cpu) ranking.passed_over = absl::StrCat("not cuipc: ", *cuipc);
+  } else {
+    ranking.candidates.push_back(chooser.Candidate(kCuipc, detail));
+  }
   detail.clear();
-  const Objection nccl = chooser.NotNccl(&detail);
-  if (!nccl) {
-    return TransportChoice{
-        kNccl, absl::StrCat("all GPUs, ",
-                            detail.empty() ? std::string("NCCL of a version not told")
-                                           : absl::StrCat("NCCL ", detail, " everywhere"),
-                            not_cuipc)};
+  if (const Objection nccl = chooser.NotNccl(&detail)) {
+    const bool first = ranking.candidates.empty();  // else it is not what would be taken next
+    if (!cpu && first) absl::StrAppend(&ranking.passed_over, "; not nccl: ", *nccl);
+  } else {
+    ranking.candidates.push_back(chooser.Candidate(
+        kNccl,
+        absl::StrCat("all GPUs, ", detail.empty() ? std::string("NCCL of a version not told")
+                                                  : absl::StrCat("NCCL ", detail, " everywhere"))));
   }
-  const std::optional<std::string> common = chooser.Common();
-  if (!common) return Unavailable(level, "there is none that all members have loaded");
-  if (const Objection cpu = chooser.NotGpus()) {
-    return TransportChoice{*common, absl::StrCat("memory of the host: ", *cpu)};
+  if (const std::optional<std::string> common = chooser.Common()) {
+    ranking.candidates.push_back(
+        chooser.Candidate(*common, cpu ? absl::StrCat("memory of the host: ", *cpu)
+                                       : std::string("through host memory")));
   }
-  return TransportChoice{*common,
-                         absl::StrCat("through host memory", not_cuipc, "; not nccl: ", *nccl)};
+  if (!ranking.candidates.empty()) return ranking;
+  return Unavailable(level, "there is none that all members have loaded");
 }
 
 }  // namespace
 
-absl::StatusOr<TransportChoice> ChooseTransport(Level level,
+absl::StatusOr<TransportRanking> RankTransports(Level level,
                                                 const std::vector<WorkerFacts>& members,
                                                 const std::vector<int>& nodes,
                                                 const std::string& asked) {
   const std::vector<Party> parties = Parties(level, members, nodes);
+  TransportRanking none;
   if (parties.empty()) {
-    return TransportChoice{
-        "", level == Level::kInner ? "no two ranks share a node" : "all ranks are on one node"};
+    none.none_because =
+        level == Level::kInner ? "no two ranks share a node" : "all ranks are on one node";
+    if (asked.empty()) return none;
+    return Unavailable(level, absl::StrCat("'", asked, "' was asked for, but ", none.none_because,
+                                           ": there is no hop to take it"));
   }
   const Chooser chooser(parties);
   if (chooser.untold() && asked.empty()) {
-    return TransportChoice{"", "the workers did not say which they have: each takes its first"};
+    none.none_because = "the workers did not say which they have: each takes its first";
+    return none;
   }
   return asked.empty() ? Best(level, chooser) : Forced(level, chooser, asked);
 }

@@ -67,6 +67,55 @@ TEST(Placement, ATransportThatCannotBeHadIsRefusedAtOnce) {
   EXPECT_EQ(h.AnswerTo(79)->status.code(), absl::StatusCode::kInvalidArgument);
 }
 
+CallId Ask(Harness& h, CallId call, const std::string& name, const GroupOptions& options) {
+  h.Do(EnsureGroup{call, name, options, 0, h.now + 10'000});
+  return call;
+}
+
+// At once and before any worker is asked to prepare; and nothing of it stays.
+TEST(Placement, WhatTheWorkersWouldRefuseIsRefusedWhenItIsPlanned) {
+  Harness h;
+  JoinAll(h, ring::PresetFacts("dgx-h100x4-nics8").value());
+  const auto refusal = [&](CallId call, const GroupOptions& options) {
+    const auto answer = h.AnswerTo(Ask(h, call, "g", options));
+    if (!answer) return absl::OkStatus();
+    EXPECT_EQ(answer->status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(GetFaultInfo(answer->status)->reason, "TRANSPORT_UNAVAILABLE");
+    EXPECT_EQ(h.state.groups.count("g"), 0u);
+    return answer->status;
+  };
+  EXPECT_THAT(std::string(refusal(90, {.size = 32,
+                                       .window_size = 4,
+                                       .inner_transport = "cuipc",
+                                       .outer_transport = "nccl"})
+                              .message()),
+              HasSubstr("expected a window of 8, whose ranks are those of a node, got 4"));
+  EXPECT_THAT(std::string(refusal(91, {.size = 32,
+                                       .window_size = 8,
+                                       .inner_transport = "nccl",
+                                       .outer_transport = "host"})
+                              .message()),
+              HasSubstr("expected two that move one memory in common"));
+  EXPECT_THAT(std::string(refusal(92, {.size = 32,
+                                       .window_size = 8,
+                                       .inner_link = {1e9, 0},
+                                       .inner_transport = "cuipc",
+                                       .outer_transport = "host"})
+                              .message()),
+              HasSubstr("emulated links: expected one transport for both levels"));
+  EXPECT_TRUE(h.Seen<SendPrepare>().empty());
+}
+
+// A group that asks for no window is one ring: NCCL then serves both levels, and says why.
+TEST(Placement, AWindowThatIsNoNodeGetsTransportsThatServeIt) {
+  Harness h;
+  JoinAll(h, ring::PresetFacts("dgx-h100x4-nics8").value());
+  h.Ensure("g", 32);
+  EXPECT_EQ(h.group("g").topology->inner.name, "nccl");
+  EXPECT_EQ(h.group("g").topology->outer.name, "nccl");
+  EXPECT_THAT(h.group("g").topology->inner.reason, HasSubstr("expected a window of 8"));
+}
+
 TEST(Placement, AWorkerThatSaysNothingMoreHasItsOneTransport) {
   Harness h;
   for (const char* name : {"w1", "w0"}) {

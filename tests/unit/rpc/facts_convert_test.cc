@@ -18,6 +18,8 @@ TEST(FactsConvert, ComesBackAsItWent) {
     const std::vector<ring::WorkerFacts> workers = ring::PresetFacts(preset.name).value();
     for (ring::WorkerFacts facts : workers) {
       facts.gpu_uuid = "GPU-1";
+      facts.partitioned = true;
+      facts.ipc_scope = "uid 0";
       const auto again = FactsFromProto(FactsToProto(facts));
       ASSERT_TRUE(again.ok()) << again.status();
       facts.worker = facts.node = facts.host_id = "";  // the Hello's own
@@ -32,6 +34,9 @@ TEST(FactsConvert, RefusesWhatIsTooLongOrNotText) {
   facts.set_bus_id("a\nb");
   EXPECT_THAT(std::string(FactsFromProto(facts).status().message()), HasSubstr("facts.bus_id"));
   facts.set_bus_id("");
+  facts.set_ipc_scope(std::string(129, 'x'));
+  EXPECT_THAT(std::string(FactsFromProto(facts).status().message()), HasSubstr("facts.ipc_scope"));
+  facts.clear_ipc_scope();
   facts.add_nics()->set_name(std::string(200, 'x'));
   EXPECT_THAT(std::string(FactsFromProto(facts).status().message()), HasSubstr("facts.nics.name"));
   facts.clear_nics();

@@ -40,6 +40,24 @@ TEST(FactsJson, LeavesOutWhatIsNotKnown) {
   EXPECT_TRUE(facts->front().transports.empty());
 }
 
+TEST(FactsJson, WhatIsKnownOfOtherGpusComesBackAsItWent) {
+  WorkerFacts facts = PresetFacts("two-gpus")->front();
+  facts.partitioned = true;
+  facts.ipc_scope = "uid 0, net:[1], pid:[2]";
+  for (const bool known : {true, false}) {
+    facts.peers_known = known;
+    const auto again = ParseFactsJson(FactsToText({facts}));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->front(), facts);
+  }
+  EXPECT_EQ(ErrorOf(WithWorker(R"({"name":"a","node":"n","device":{"kind":"cuda","peers":[],)"
+                               R"("other_peers":"some"}})")),
+            "workers[0].device.other_peers: expected one of none, unknown, got \"some\"");
+  EXPECT_EQ(ErrorOf(WithWorker(R"({"name":"a","node":"n","device":{"kind":"cpu"},"transports":)"
+                               R"([{"name":"x","memory":7}]})")),
+            "workers[0].transports[0].memory: expected a string of at most 128 bytes, got 7");
+}
+
 TEST(FactsJson, SaysWhatWasWrongExpectedAndGot) {
   EXPECT_EQ(ErrorOf("[]"), "description: expected an object, got an array");
   EXPECT_THAT(ErrorOf("{"), HasSubstr("malformed JSON"));

@@ -16,9 +16,15 @@ using testing::HasSubstr;
 
 std::vector<WorkerFacts> Preset(const char* name) { return PresetFacts(name).value(); }
 
+// The best of a level, with why none was better.
 absl::StatusOr<TransportChoice> Choose(Level level, const std::vector<WorkerFacts>& members,
                                        const std::string& asked = "") {
-  return ChooseTransport(level, members, NodeNumbers(members), asked);
+  const auto ranking = RankTransports(level, members, NodeNumbers(members), asked);
+  if (!ranking.ok()) return ranking.status();
+  if (ranking->candidates.empty()) return TransportChoice{"", ranking->none_because};
+  const TransportCandidate& best = ranking->candidates.front();
+  if (ranking->passed_over.empty()) return TransportChoice{best.name, best.reason};
+  return TransportChoice{best.name, absl::StrCat(best.reason, "; ", ranking->passed_over)};
 }
 
 void Unload(const std::string& name, WorkerFacts* facts) {
@@ -113,6 +119,43 @@ TEST(TransportChoice, NothingToChooseWithoutHopsOrWithoutWord) {
   for (WorkerFacts& facts : workers) facts.transports.clear();
   EXPECT_EQ(Choose(Level::kInner, workers)->name, "");
   EXPECT_FALSE(Choose(Level::kInner, workers, "host").ok());
+}
+
+TEST(TransportChoice, AForcedTransportThatNoHopTakesIsRefused) {
+  const absl::Status status = Choose(Level::kOuter, Preset("cpu-4"), "host").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("all ranks are on one node: there is no hop to take it"));
+}
+
+TEST(TransportChoice, ProcessesApartRuleCuipcOut) {
+  auto gpus = Preset("two-gpus");
+  gpus[0].ipc_scope = "uid 0, net:[1], pid:[1]";
+  EXPECT_EQ(Choose(Level::kInner, gpus)->name, "cuipc");
+  gpus[1].ipc_scope = "uid 0, net:[1], pid:[2]";
+  const auto choice = Choose(Level::kInner, gpus);
+  EXPECT_EQ(choice->name, "nccl");
+  EXPECT_THAT(choice->reason, HasSubstr("n0-0 and n0-1 may not open each other's memory"));
+  EXPECT_FALSE(Choose(Level::kInner, gpus, "cuipc").ok());
+}
+
+TEST(TransportChoice, PartsOfOneGpuAreNotTakenToReachEachOther) {
+  auto shared = Preset("one-gpu");
+  for (WorkerFacts& facts : shared) facts.partitioned = true;
+  const auto choice = Choose(Level::kInner, shared);
+  EXPECT_EQ(choice->name, "host");
+  EXPECT_THAT(choice->reason, HasSubstr("peer access between n0-0 and n0-1 is not known"));
+  EXPECT_EQ(Choose(Level::kInner, shared, "cuipc")->name, "cuipc");
+}
+
+// A worker in a container sees some of the GPUs alone.
+TEST(TransportChoice, AGpuThatAWorkerDoesNotSeeIsNotKnown) {
+  auto gpus = Preset("two-gpus");
+  for (WorkerFacts& facts : gpus) facts.peers_known = false;
+  EXPECT_EQ(Choose(Level::kInner, gpus)->name, "cuipc") << "what is named is known";
+  gpus[0].peers.clear();
+  EXPECT_EQ(Choose(Level::kInner, gpus)->name, "cuipc") << "the other one knows";
+  gpus[1].peers.clear();
+  EXPECT_EQ(Choose(Level::kInner, gpus)->name, "nccl");
 }
 
 }  // namespace
