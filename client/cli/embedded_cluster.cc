@@ -209,6 +209,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
       args.push_back("--device-ordinal");
       args.push_back(absl::StrCat(i % gpus));
     }
+    if (!options.transport_plugin.empty()) {
+      args.push_back("--transport-plugin");
+      args.push_back(options.transport_plugin);
+    }
     if (options.memory_limit_bytes > 0) {
       args.push_back("--memory-limit");
       args.push_back(absl::StrCat(options.memory_limit_bytes));

@@ -134,9 +134,17 @@ void AddClusterFlags(CLI::App* app, RunFlags* flags) {
                 "Binds each such worker's compute threads to processors of their own");
   app->add_option("--memory-limit", flags->memory_limit,
                   "Of each worker that is started, such as 4GiB");
+  AddTransportPluginFlag(app, &flags->transport_plugin);
 }
 
 }  // namespace
+
+void AddTransportPluginFlag(CLI::App* app, std::string* plugins) {
+  app->add_option("--transport-plugin", *plugins,
+                  "Transports that workers that are started load, such as host,cuipc?,nccl?: names "
+                  "or paths, the first is the default, one with a ? may be missing (default host, "
+                  "or what ANNULUS_TRANSPORT_PLUGIN says)");
+}
 
 void AddDeviceFlag(CLI::App* app, std::string* device) {
   app->add_option("--device", *device,
@@ -262,6 +270,31 @@ const char* DataTypeName(client::DataType dtype) {
   return "f16";
 }
 
+namespace {
+
+// Flags that change nothing beside others, which is never what was meant.
+absl::Status CheckForIdleFlags(const RunFlags& flags) {
+  if (flags.transfers_off && (!flags.emulate_link.empty() || !flags.inner_transport.empty() ||
+                              !flags.outer_transport.empty())) {
+    return UsageError(
+        "--transfers-off moves nothing: leave out --emulate-link, --inner-transport and "
+        "--outer-transport");
+  }
+  if (!flags.backward && (!flags.retain || flags.gradient_wire == "bf16")) {
+    return UsageError("--no-retain and --gradient-wire are of the backward: add --backward");
+  }
+  if (flags.coordinator.empty()) return absl::OkStatus();
+  if (flags.threads != 0 || flags.pin_threads || !flags.memory_limit.empty() ||
+      !flags.device.empty() || !flags.transport_plugin.empty()) {
+    return UsageError(
+        "--threads, --pin-threads, --memory-limit, --device and --transport-plugin are for workers "
+        "that run starts itself: leave them out with --coordinator");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status CheckRunFlags(const RunFlags& flags) {
   if (flags.transfers_off && flags.verify) {
     return UsageError("--transfers-off gives wrong results by intent: leave out --verify");
@@ -269,12 +302,7 @@ absl::Status CheckRunFlags(const RunFlags& flags) {
   if (flags.transfers_off && !flags.output.empty()) {
     return UsageError("--transfers-off gives wrong results by intent: leave out --output");
   }
-  if (!flags.coordinator.empty() && (flags.threads != 0 || flags.pin_threads ||
-                                     !flags.memory_limit.empty() || !flags.device.empty())) {
-    return UsageError(
-        "--threads, --pin-threads, --memory-limit and --device are for workers that run starts "
-        "itself: leave them out with --coordinator");
-  }
+  ANNULUS_RETURN_IF_ERROR(CheckForIdleFlags(flags));
   if (!flags.memory_limit.empty()) {
     const auto bytes = ParseBytes(flags.memory_limit);
     if (!bytes.ok()) return UsageErrorIn("--memory-limit", bytes.status());

@@ -60,8 +60,9 @@ struct RunFlags {
   int threads = 0;  // per worker of our own; 0: cores / workers
   bool pin_threads = false;
   std::string memory_limit;
-  std::string device;          // of workers of our own, "cpu" or "cuda"; "": compute_plugin
-  std::string compute_plugin;  // of workers of our own; "": their default
+  std::string transport_plugin;  // of workers of our own; "": their default
+  std::string device;            // of workers of our own, "cpu" or "cuda"; "": compute_plugin
+  std::string compute_plugin;    // of workers of our own; "": their default
 };
 
 void AddShapeFlags(CLI::App* app, ShapeFlags* flags);
@@ -70,6 +71,8 @@ void AddRingFlags(CLI::App* app, RunFlags* flags);
 void AddRunFlags(CLI::App* app, RunFlags* flags);
 // What workers of our own compute on: the name of their compute plugin.
 void AddDeviceFlag(CLI::App* app, std::string* device);
+// Which transports workers of our own load: as --transport-plugin of annulus-worker.
+void AddTransportPluginFlag(CLI::App* app, std::string* plugins);
 void AddFormatFlag(CLI::App* app, Format* format);
 
 // The flags as values. Errors are usage errors that name the flag, as UsageErrorIn makes them.

@@ -95,6 +95,9 @@ absl::StatusOr<EmulatedLinks> ParseEmulatedLinks(const std::string& text) {
       ANNULUS_ASSIGN_OR_RETURN(link.bytes_per_second, ParseRate(pair[1]));
     }
   }
+  if (links.inner.bytes_per_second == 0 && links.outer.bytes_per_second == 0) {
+    return Malformed(text, "a rate of one of the links beside the latency");
+  }
   return links;
 }
 

@@ -85,6 +85,23 @@ class BadInput(unittest.TestCase):
         for size in (12, 20, 264):
             self.refused(["run", "--seq-length", 64, "--head-dim", size], USAGE, str(size), "16", "256")
 
+    def test_flags_that_would_change_nothing_are_refused(self):
+        for flag, value in (("--emulate-link", "inner=1GB/s"), ("--inner-transport", "host"), ("--outer-transport", "host")):
+            self.refused(["run", *SMALL, "--transfers-off", flag, value], USAGE, "--transfers-off", flag)
+        self.refused(["run", *SMALL, "--no-retain"], USAGE, "--no-retain", "--backward")
+        self.refused(["run", *SMALL, "--gradient-wire", "bf16"], USAGE, "--gradient-wire", "--backward")
+        self.refused(["run", *SMALL, "--emulate-link", "latency=20us"], USAGE, "--emulate-link", "rate")
+        self.refused(["run", *SMALL, "--coordinator", "127.0.0.1:1", "--transport-plugin", "host"], USAGE, "--transport-plugin", "--coordinator")
+        self.refused(["topology", "--describe", "cpu-4", "--format", "facts", "--cp-window-size", 2], USAGE, "--format=facts", "--cp-window-size")
+
+    def test_transports_that_cannot_be_had_are_refused_with_what_is_missing(self):
+        self.refused(["run", *SMALL, "--context-parallel-size", 2, "--inner-transport", "cuipc"], REFUSED, "cuipc", "worker-0 computes on the CPU")
+        self.refused(["run", *SMALL, "--context-parallel-size", 2, "--outer-transport", "host"], REFUSED, "all ranks are on one node", "no hop to take it")
+        self.refused(["up", "--workers", 1, "--transport-plugin", "host,nowhere"], REFUSED, "nowhere")
+        self.refused(["topology", "--describe", "dgx-h100x4-nics8", "--inner-transport", "nccl", "--outer-transport", "host"], REFUSED, "one memory in common")
+        self.refused(["topology", "--describe", "dgx-h100x4-nics8", "--cp-window-size", 4, "--inner-transport", "cuipc", "--outer-transport", "nccl"], REFUSED,
+                     "expected a window of 8", "got 4")
+
     def test_algorithms_that_do_not_exist_yet_are_refused_by_name(self):
         self.refused(["run", *SMALL, "--context-parallel-algo", "ulysses_cp_algo"], USAGE, "ulysses_cp_algo")
 

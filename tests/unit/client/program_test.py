@@ -76,6 +76,13 @@ class Programs(unittest.TestCase):
         self.assertEqual(0, cluster.wait(10))
         self.nothing_left()
 
+    def test_up_loads_the_transports_that_it_is_told_of(self):
+        cluster = self.start("up", "--workers", "2", "--format", "json", "--transport-plugin", "host,nowhere?")
+        coordinator = json.loads(cluster.stdout.readline())["coordinator"]
+        facts = json.loads(self.ok(BIN / "annulus", "topology", "--coordinator", coordinator, "--format", "facts"))
+        self.assertEqual([[{"name": "host", "memory": "host"}]] * 2, [worker["transports"] for worker in facts["workers"]])
+        self.ok(BIN / "annulus", "run", "--coordinator", coordinator, "--context-parallel-size", 2, "--seq-length", 50, "--inner-transport", "host", "--verify")
+
     def test_a_steady_state_is_one_rpc_per_worker_and_call(self):
         cluster, up = self.up(2)
 
