@@ -13,8 +13,10 @@
 #include "server/base/fault_info.h"
 #include "server/ring/checker/checker.h"
 #include "server/ring/plan_json.h"
+#include "server/ring/topology/presets.h"
 #include "server/rpc/channel_args.h"
 #include "server/rpc/coordinator_server.h"
+#include "server/rpc/facts_convert.h"
 #include "server/rpc/status_codec.h"
 #include "tests/unit/rpc_coordinator/fake_worker.h"
 
@@ -140,6 +142,25 @@ TEST_F(Service, FormsListsAndDeletesAGroup) {
   v1::GetGroupRequest request;
   request.set_name("g");
   EXPECT_EQ(stub_->GetGroup(&context, request, &group).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+// From what workers tell of their GPUs over the wire to the group's transport and its reason.
+TEST_F(Service, AGroupOfLiveGpusTakesWhatTheirLinksAllow) {
+  std::vector<std::unique_ptr<FakeWorker>> workers;
+  const std::vector<ring::WorkerFacts> gpus = ring::PresetFacts("two-gpus").value();
+  for (const ring::WorkerFacts& facts : gpus) {
+    v1::WorkerHello hello = FakeWorker::Hello(facts.worker);
+    hello.set_host_id(facts.host_id);
+    *hello.mutable_facts() = FactsToProto(facts);
+    workers.push_back(std::make_unique<FakeWorker>(channel_, hello));
+    EXPECT_TRUE(workers.back()->Await([](const auto& command) { return command.has_welcome(); }));
+  }
+  EXPECT_EQ(Workers().workers(1).hello().facts().peers(0).link(), v1::WorkerFacts::GPU_LINK_PCIE);
+  v1::Group group;
+  ASSERT_EQ(Ensure("g", 2, &group), absl::OkStatus());
+  EXPECT_EQ(group.topology().inner().transport(), "cuipc");
+  EXPECT_EQ(group.topology().inner().reason(),
+            "one host, every two GPUs joined by PCIe peer access or better");
 }
 
 TEST_F(Service, ABrokenStreamIsToldToTheSurvivorsAndTheGroupFormsAnew) {
