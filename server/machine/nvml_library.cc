@@ -57,7 +57,7 @@ struct NvmlLibrary::Calls {
     take("nvmlDeviceGetPciInfo_v3", &pci_info);
     take("nvmlDeviceGetUUID", &uuid);
     take("nvmlDeviceGetP2PStatus", &p2p_status);
-    const std::string needed = missing;
+    std::string needed = missing;
     take("nvmlDeviceGetMigMode", &mig_mode);
     return needed;
   }
