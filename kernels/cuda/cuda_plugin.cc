@@ -60,7 +60,16 @@ absl::Status CheckDevice(int ordinal, const cuda::DeviceProperties& properties) 
   return absl::OkStatus();
 }
 
-absl::Status CheckSpareUnits(int spare_units, const cuda::DeviceProperties& properties) {
+// Only persistent grids, those of compute capability 9.0, leave units alone.
+absl::Status CheckSpareUnits(int spare_units, cuda::Provider provider,
+                             const cuda::DeviceProperties& properties) {
+  const bool persistent = provider != cuda::Provider::kPortable &&
+                          cuda::RunsOn(cuda::ShapeOf(KernelId::kAttendHopperBf16_128), properties);
+  if (spare_units > 0 && !persistent) {
+    return absl::InvalidArgumentError(absl::StrCat("spare_units ", spare_units,
+                                                   ", expected 0: the portable kernels, which ",
+                                                   properties.name, " would run, take every unit"));
+  }
   if (spare_units >= 0 && spare_units < properties.multiprocessors) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("spare_units ", spare_units, ", expected 0 to ",
                                                  properties.multiprocessors - 1));
@@ -90,7 +99,7 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
     const cuda::DeviceProperties& properties = driver->properties();
     ANNULUS_ASSIGN_OR_RETURN(const cuda::Provider provider,
                              cuda::ParseProvider(options.provider, properties));
-    ANNULUS_RETURN_IF_ERROR(CheckSpareUnits(options.spare_units, properties));
+    ANNULUS_RETURN_IF_ERROR(CheckSpareUnits(options.spare_units, provider, properties));
     const int blocks_max = properties.multiprocessors - options.spare_units;
     ANNULUS_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudnnProvider> cudnn,
                              OpenCudnnProvider(options, provider, driver.get()));
@@ -243,6 +252,10 @@ absl::StatusOr<bool> TakesHopper(const annulusDevice& device, const Args& args) 
   if (!cuda::RunsOn(any, device.driver->properties())) return false;
   const absl::Status takes = cuda::CheckHopperTakes(args);
   if (!takes.ok() && device.provider == cuda::Provider::kSm90) return takes;
+  if (!takes.ok() && device.blocks_max < device.driver->properties().multiprocessors) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        takes.message(), "; the portable kernels, which take it, leave no spare_units"));
+  }
   return takes.ok();
 }
 

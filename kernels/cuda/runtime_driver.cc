@@ -102,6 +102,9 @@ class RuntimeDriver final : public Driver {
     ANNULUS_RETURN_IF_ERROR(Enter());
     memory_ = std::make_unique<DeviceMemory>(ordinal_);
     if (properties_.capability_major < 8) return absl::OkStatus();  // refused by the caller
+    if (properties_.capability_major >= 9) {
+      ANNULUS_ASSIGN_OR_RETURN(encode_tiled_, FindEncodeTiled());
+    }
     for (int id = 0; id < kKernelCount; ++id) {
       const KernelShape& shape = ShapeOf(static_cast<KernelId>(id));
       if (!RunsOn(shape, properties_)) continue;  // has no code for this device
@@ -198,8 +201,10 @@ class RuntimeDriver final : public Driver {
 
   absl::StatusOr<TensorMap> EncodeMap(const TensorMapSpec& spec) override {
     ANNULUS_RETURN_IF_ERROR(Enter());
-    ANNULUS_ASSIGN_OR_RETURN(const EncodeTiled encode, FindEncodeTiled());
-    return EncodeWith(encode, spec);
+    if (encode_tiled_ == nullptr) {
+      return absl::InternalError("tensor maps are of compute capability 9.0 on");
+    }
+    return EncodeWith(encode_tiled_, spec);
   }
 
   absl::Status Launch(KernelId kernel, int64_t blocks, const void* params, Stream stream) override {
@@ -219,6 +224,7 @@ class RuntimeDriver final : public Driver {
   const int ordinal_;
   const DeviceProperties properties_;
   std::unique_ptr<DeviceMemory> memory_;
+  EncodeTiled encode_tiled_ = nullptr;  // looked up once, where there are tensor maps
 };
 
 }  // namespace

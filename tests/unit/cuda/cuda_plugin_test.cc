@@ -282,6 +282,14 @@ TEST_F(CudaPluginTest, SpareUnitsAreLeftToTransfers) {
     EXPECT_EQ(AttendWith(api_, "auto", args, spare).opened, ANNULUS_COMPUTE_INVALID_ARGUMENT);
     EXPECT_THAT(api_->last_error(), HasSubstr("expected 0 to 131"));
   }
+  // The portable kernels leave none: what they would have to run is refused.
+  EXPECT_EQ(AttendWith(api_, "portable", args, 1).opened, ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_THAT(api_->last_error(), HasSubstr("spare_units 1, expected 0"));
+  AttentionCase floats({1, 64, 64, 2, 1, 64, ANNULUS_F32});
+  Fake().launches.clear();
+  EXPECT_EQ(AttendWith(api_, "auto", floats.Args(), 1).attended, ANNULUS_COMPUTE_INVALID_ARGUMENT);
+  EXPECT_THAT(api_->last_error(), HasSubstr("leave no spare_units"));
+  EXPECT_TRUE(Fake().launches.empty());
 }
 
 TEST_F(CudaPluginTest, NothingToDoLaunchesNothing) {

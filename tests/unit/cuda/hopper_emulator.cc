@@ -29,9 +29,7 @@ uint32_t HopperThread::LoadWord(uint32_t address) const {
   return emulator_->memory_->LoadWord(address);
 }
 FourWords HopperThread::LoadFour(uint32_t address) const {
-  emulator_->memory_->CheckInside(address, 16, 16);
-  return {
-      {LoadWord(address), LoadWord(address + 4), LoadWord(address + 8), LoadWord(address + 12)}};
+  return emulator_->memory_->LoadFour(address);
 }
 void HopperThread::StoreWord(uint32_t address, uint32_t word) {
   emulator_->memory_->StoreWord(thread_, address, word);
@@ -295,10 +293,12 @@ void HopperEmulator::Land(size_t index) {
   loads_.erase(loads_.begin() + static_cast<std::ptrdiff_t>(index));
   const std::vector<uint16_t> panel =
       ReadPanel(load.map, load.at[0], load.at[1], load.at[2], load.at[3]);
-  for (uint32_t i = 0; i < panel.size(); ++i) {
-    memory_->WriteHalf(Swizzled(load.to + 2 * i), panel[i]);
-  }
   const auto bytes = static_cast<uint32_t>(panel.size() * 2);
+  for (uint32_t at = 0; at < bytes; at += sizeof(FourWords)) {
+    FourWords piece;
+    std::memcpy(&piece, panel.data() + at / 2, sizeof(piece));
+    memory_->WriteFour(Swizzled(load.to + at), piece);
+  }
   memory_->EndLoad(load.to, bytes);
   Barrier& barrier = BarrierAt(load.barrier);
   barrier.bytes -= bytes;

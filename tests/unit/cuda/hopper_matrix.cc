@@ -12,6 +12,7 @@ namespace annulus::kernels::cuda {
 namespace {
 
 constexpr int kRows = 64;
+constexpr int kColumnsMax = 128;
 constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
 
 float ToFloat(annulusDtype dtype, uint16_t bits) {
@@ -25,6 +26,25 @@ uint32_t StrideOf(uint64_t descriptor) { return (descriptor >> 32 & 0x3fff) << 4
 // Element i of a thread's accumulator in the 64 rows.
 int RowOf(int thread, int i) { return thread / 32 * 16 + thread % 32 / 4 + i % 4 / 2 * 8; }
 int ColumnOf(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + i % 2; }
+
+// sums += A B, of each element in the order of the depths. Sums of a row stay in registers.
+template <int kColumns>
+void AddProduct(const float* a, const float* b, float* sums) {
+  constexpr int kAtOnce = 32;
+  for (int row = 0; row < kRows; ++row) {
+    for (int first = 0; first < kColumns; first += kAtOnce) {
+      float* const own = sums + row * kColumns + first;
+      float block[kAtOnce];
+      for (int i = 0; i < kAtOnce; ++i) block[i] = own[i];
+      for (int depth = 0; depth < kStepDepth; ++depth) {
+        const float factor = a[depth * kRows + row];
+        const float* const of_b = b + depth * kColumns + first;
+        for (int i = 0; i < kAtOnce; ++i) block[i] += factor * of_b[i];
+      }
+      for (int i = 0; i < kAtOnce; ++i) own[i] = block[i];
+    }
+  }
+}
 
 }  // namespace
 
@@ -140,28 +160,29 @@ void HopperMatrix::CheckOperand(uint64_t descriptor, Major major, int outer) con
   }
 }
 
-// Element (outer, depth) of an operand: PTX ISA, "Shared Memory Matrix Layout", 128-byte swizzle.
-float HopperMatrix::Operand(uint64_t descriptor, Major major, int outer, int depth,
-                            annulusDtype dtype) const {
-  uint32_t address = AddressOf(descriptor);
-  if (major == Major::kDepth) {
-    address += outer / 8 * StrideOf(descriptor) + outer % 8 * kPanelRowBytes + depth * 2;
-  } else {
-    address += outer / kPanelColumns * LeadingOf(descriptor) + outer % kPanelColumns * 2 +
-               depth / 8 * StrideOf(descriptor) + depth % 8 * kPanelRowBytes;
+// The operand as `outers` floats for each depth, eight elements at a time: the swizzle keeps 16
+// bytes together. PTX ISA, "Shared Memory Matrix Layout", 128-byte swizzle.
+void HopperMatrix::ReadOperand(uint64_t descriptor, Major major, int outers, annulusDtype dtype,
+                               float* to) const {
+  const bool depth_major = major == Major::kDepth;
+  const int lines = depth_major ? outers : kStepDepth;
+  const int length = depth_major ? kStepDepth : outers;
+  for (int line = 0; line < lines; ++line) {
+    for (int first = 0; first < length; first += 8) {
+      uint32_t address = AddressOf(descriptor) + line / 8 * StrideOf(descriptor) +
+                         line % 8 * kPanelRowBytes + first % kPanelColumns * 2;
+      if (!depth_major) address += first / kPanelColumns * LeadingOf(descriptor);
+      const FourWords words = memory_->ReadFour(Swizzled(address));
+      for (int i = 0; i < 8; ++i) {
+        const uint32_t word = words.at[i / 2];
+        const float value = ToFloat(dtype, static_cast<uint16_t>(i % 2 == 0 ? word : word >> 16));
+        to[depth_major ? (first + i) * outers + line : line * outers + first + i] = value;
+      }
+    }
   }
-  return ToFloat(dtype, memory_->ReadHalf(Swizzled(address)));
 }
 
-std::vector<float> HopperMatrix::RowsOfA(const Issued& issued) const {
-  std::vector<float> a(kRows * kStepDepth);
-  const MatrixOp& op = issued.op;
-  if (!op.a_in_registers) {
-    for (int i = 0; i < kRows * kStepDepth; ++i) {
-      a[i] = Operand(op.a, op.a_major, i / kStepDepth, i % kStepDepth, op.dtype);
-    }
-    return a;
-  }
+void HopperMatrix::ReadRegistersOfA(const Issued& issued, float* to) const {
   for (int thread = 0; thread < kWarpgroupThreads; ++thread) {
     if (std::memcmp(issued.a[thread], issued.a_then[thread].data(), 4 * sizeof(uint32_t)) != 0) {
       BreakRule("A's registers changed while their product was at work");
@@ -171,31 +192,28 @@ std::vector<float> HopperMatrix::RowsOfA(const Issued& issued) const {
       const int row = thread / 32 * 16 + thread % 32 / 4 + word % 2 * 8;
       const int depth = word / 2 * 8 + thread % 4 * 2 + i % 2;
       const uint32_t pair = issued.a[thread][word];
-      a[row * kStepDepth + depth] =
-          ToFloat(op.dtype, static_cast<uint16_t>(i % 2 == 0 ? pair : pair >> 16));
+      to[depth * kRows + row] =
+          ToFloat(issued.op.dtype, static_cast<uint16_t>(i % 2 == 0 ? pair : pair >> 16));
     }
   }
-  return a;
 }
 
 void HopperMatrix::Multiply(const Issued& issued) {
   const MatrixOp& op = issued.op;
-  const std::vector<float> a = RowsOfA(issued);
-  std::vector<float> b(kStepDepth * op.columns);
-  for (int depth = 0; depth < kStepDepth; ++depth) {
-    for (int column = 0; column < op.columns; ++column) {
-      b[depth * op.columns + column] = Operand(op.b, op.b_major, column, depth, op.dtype);
-    }
+  float a[kStepDepth * kRows];
+  float b[kStepDepth * kColumnsMax];
+  if (op.a_in_registers) {
+    ReadRegistersOfA(issued, a);
+  } else {
+    ReadOperand(op.a, op.a_major, kRows, op.dtype, a);
   }
+  ReadOperand(op.b, op.b_major, op.columns, op.dtype, b);
   std::vector<float>& values = issued.accumulator->values;
   if (!op.add) values.assign(values.size(), 0.0f);
-  for (int row = 0; row < kRows; ++row) {
-    float* const sums = values.data() + row * op.columns;
-    for (int depth = 0; depth < kStepDepth; ++depth) {
-      const float factor = a[row * kStepDepth + depth];
-      const float* const of_b = b.data() + depth * op.columns;
-      for (int column = 0; column < op.columns; ++column) sums[column] += factor * of_b[column];
-    }
+  if (op.columns == 64) {
+    AddProduct<64>(a, b, values.data());
+  } else {
+    AddProduct<128>(a, b, values.data());
   }
   if (--issued.accumulator->at_work == 0) Finish(*issued.accumulator);
 }

@@ -69,9 +69,10 @@ class HopperMatrix {
   void TakeAccumulator(int thread, float* d, Accumulator& accumulator);
   void CheckFenced(int thread, const void* registers, size_t bytes) const;
   void CheckOperand(uint64_t descriptor, Major major, int outer) const;
-  float Operand(uint64_t descriptor, Major major, int outer, int depth, annulusDtype dtype) const;
+  void ReadOperand(uint64_t descriptor, Major major, int outers, annulusDtype dtype,
+                   float* to) const;
   void Multiply(const Issued& issued);
-  std::vector<float> RowsOfA(const Issued& issued) const;
+  void ReadRegistersOfA(const Issued& issued, float* to) const;
   void Finish(Accumulator& accumulator);
 
   const HopperMemory* memory_;
