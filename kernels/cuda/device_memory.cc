@@ -18,7 +18,7 @@ static_assert(sizeof(cudaIpcMemHandle_t) == sizeof(annulusMemoryHandle::ipc));
 absl::StatusOr<void*> DeviceMemory::Allocate(size_t bytes) {
   void* memory = nullptr;
   Owned owned{bytes, {}};
-  if (virtual_ != nullptr && bytes >= virtual_->granule_bytes() / 2) {
+  if (virtual_ != nullptr && bytes > 0) {
     ANNULUS_ASSIGN_OR_RETURN(owned.block, virtual_->Create(bytes));
     owned.bytes = owned.block.bytes;
     // NOLINTNEXTLINE(performance-no-int-to-ptr): to the driver an address is a number

@@ -13,10 +13,10 @@
 
 namespace annulus::kernels::cuda {
 
-// The memory of one device: allocated here or by another process. Blocks of at least half a granule
-// are virtual memory, which is told of by descriptor; smaller ones, and all where there is none,
-// are cudaMalloc's, told of by IPC handle. The device must be the thread's current one. Thread
-// safe.
+// The memory of one device: allocated here or by another process. Blocks are virtual memory in
+// whole granules, which is told of by descriptor, however small they are: a transport may be able
+// to register that kind alone, and ranks must not differ in it. Where there is none they are
+// cudaMalloc's, told of by IPC handle. The device must be the thread's current one. Thread safe.
 class DeviceMemory {
  public:
   explicit DeviceMemory(int ordinal) : virtual_(VirtualMemory::Open(ordinal)) {}

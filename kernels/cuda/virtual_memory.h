@@ -24,7 +24,6 @@ class VirtualMemory {
     size_t bytes = 0;  // whole granules
     CUmemGenericAllocationHandle handle = 0;
   };
-  size_t granule_bytes() const { return granule_bytes_; }
   absl::StatusOr<Block> Create(size_t bytes) const;
   // A new descriptor, the caller's to close.
   absl::StatusOr<int> Export(const Block& block) const;

@@ -228,6 +228,30 @@ absl::Status Transport::ConnectByLevel(absl::Span<const annulusTransportHandle> 
   return absl::OkStatus();
 }
 
+bool Transport::registers_memory() const {
+  return std::any_of(wires_.begin(), wires_.end(),
+                     [](const Wire& wire) { return wire.table->register_memory != nullptr; });
+}
+
+absl::Status Transport::RegisterMemory(void* data, size_t bytes) {
+  for (const Wire& wire : wires_) {
+    if (wire.table->register_memory == nullptr) continue;
+    ANNULUS_RETURN_IF_ERROR(ToStatus(wire.table->register_memory(wire.transport, data, bytes),
+                                     std::string("registering memory with ") + wire.table->name));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Transport::DeregisterMemory(void* data) {
+  absl::Status first = absl::OkStatus();
+  for (const Wire& wire : wires_) {
+    if (wire.table->deregister_memory == nullptr) continue;
+    first.Update(ToStatus(wire.table->deregister_memory(wire.transport, data),
+                          std::string("deregistering memory with ") + wire.table->name));
+  }
+  return first;
+}
+
 absl::StatusOr<Request> Transport::ISend(int32_t peer, uint64_t tag,
                                          absl::Span<const annulusSegment> segments,
                                          int64_t deadline_ns) {

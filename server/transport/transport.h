@@ -110,6 +110,15 @@ class Transport {
   absl::Status ConnectByLevel(absl::Span<const annulusTransportHandle> inner,
                               absl::Span<const annulusTransportHandle> outer, int64_t deadline_ns);
 
+  // Whether RegisterMemory does anything. Transfers then name registered memory alone, on all
+  // ranks.
+  bool registers_memory() const;
+  // With each transport that registers memory, before the connection or after. A failure leaves
+  // it unknown which hold the memory: abort. `data` is what was registered; the memory stays until
+  // it is deregistered or the transport is closed. Both block a second or so at most.
+  absl::Status RegisterMemory(void* data, size_t bytes);
+  absl::Status DeregisterMemory(void* data);
+
   // The memory of the segments belongs to the transport until the request is done.
   absl::StatusOr<Request> ISend(int32_t peer, uint64_t tag,
                                 absl::Span<const annulusSegment> segments, int64_t deadline_ns);

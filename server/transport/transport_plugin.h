@@ -129,7 +129,11 @@ typedef struct annulusTransportV1 {
    * nodes and another between them. */
   annulusTransportStatus (*connect)(annulusTransport* transport,
                                     const annulusTransportHandle* handles, int64_t deadline_ns);
-  /* Optional (may be NULL): pins or registers memory for faster transfers. */
+  /* Optional (either may be NULL): pins or registers memory for faster transfers, before connect or
+   * after. A plugin that has register_memory is given transfers of registered memory alone, by all
+   * ranks. deregister_memory, of the same `data`, comes before the memory is freed, also where
+   * there is no register_memory: nothing of the transport's, nor of its peers', reaches it any
+   * more. What is still registered at `close` goes with it. Both may block for a second. */
   annulusTransportStatus (*register_memory)(annulusTransport* transport, void* data, size_t bytes);
   annulusTransportStatus (*deregister_memory)(annulusTransport* transport, void* data);
 

@@ -63,9 +63,9 @@ absl::Status AttendRequest::Prepare() {
                               : 1.0f / std::sqrt(static_cast<float>(call_.head_dim));
   inputs_.gradient_wire_bf16 = call_.gradient_wire_bf16;
   inputs_.retain = call_.retain;
-  const bool staged = !services_.device->host_memory() && group_->transport() != nullptr &&
-                      !group_->transport()->moves_device_memory();
-  inputs_.wire = staged ? Memory::kHost : Memory::kDevice;
+  const transport::Transport* const transport = group_->transport();
+  inputs_.wire = WireOf(*services_.device, transport);
+  inputs_.wire_registered = transport != nullptr && transport->registers_memory();
   ANNULUS_RETURN_IF_ERROR(FindOperands());
   ANNULUS_RETURN_IF_ERROR(FindResident());
   ANNULUS_ASSIGN_OR_RETURN(placement_, Placement::Create(&inputs_, services_.pool.get()));
@@ -129,6 +129,7 @@ absl::Status AttendRequest::FindOperand(Operand* operand) {
         statistic ? "f32" : "the call's dtype", may_be_float && !statistic ? " or f32" : ""));
   }
   *operand->placed = PlaceResolved(operand->resolved);
+  operand->placed->leased = operand->resolved.held == nullptr;
   if (services_.device->host_memory()) operand->placed->memory = Memory::kDevice;
   return absl::OkStatus();
 }

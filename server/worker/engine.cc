@@ -52,7 +52,7 @@ class EngineImpl final : public Engine {
       : options_(options),
         device_(std::move(device)),
         pool_(std::make_shared<MemoryPool>(device_, options.memory_limit_bytes)),
-        groups_(options_, device_->host_memory() ? -1 : device_->ordinal()),
+        groups_(options_, device_->host_memory() ? -1 : device_->ordinal(), pool_->wire_memory()),
         running_(options.max_concurrent_requests) {}
 
   void SetPlanSource(PlanSource source) override { plans_.SetSource(std::move(source)); }

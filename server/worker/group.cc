@@ -2,10 +2,23 @@
 #include "server/worker/group.h"
 
 #include <chrono>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace annulus::worker {
+
+Group::Group(GroupAssignment assignment, std::unique_ptr<transport::Transport> transport,
+             std::shared_ptr<WireMemory> wire_memory)
+    : assignment_(std::move(assignment)),
+      wire_memory_(std::move(wire_memory)),
+      transport_(std::move(transport)) {
+  if (transport_ != nullptr) wire_memory_->AddTransport(transport_.get());
+}
+
+Group::~Group() {
+  if (transport_ != nullptr) wire_memory_->RemoveTransport(transport_.get());
+}
 
 Group::State Group::state() const {
   std::lock_guard lock(mutex_);

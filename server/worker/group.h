@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "server/transport/transport.h"
 #include "server/worker/engine.h"
+#include "server/worker/wire_memory.h"
 
 namespace annulus::worker {
 
@@ -25,9 +26,10 @@ class Group {
  public:
   enum class State { kPrepared, kConnecting, kReady, kOver };
 
-  // `transport` is null for a group of one.
-  Group(GroupAssignment assignment, std::unique_ptr<transport::Transport> transport)
-      : assignment_(std::move(assignment)), transport_(std::move(transport)) {}
+  // `transport` is null for a group of one. It is known to `wire_memory` while the group lives.
+  Group(GroupAssignment assignment, std::unique_ptr<transport::Transport> transport,
+        std::shared_ptr<WireMemory> wire_memory);
+  ~Group();
 
   const GroupAssignment& assignment() const { return assignment_; }
   transport::Transport* transport() const { return transport_.get(); }
@@ -53,6 +55,7 @@ class Group {
   absl::Status ConnectTransport(const std::vector<RankHandles>& handles, int64_t deadline_ns);
 
   const GroupAssignment assignment_;
+  const std::shared_ptr<WireMemory> wire_memory_;
   const std::unique_ptr<transport::Transport> transport_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;

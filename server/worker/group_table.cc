@@ -175,6 +175,10 @@ absl::StatusOr<RankHandles> GroupTable::Prepare(const GroupAssignment& assignmen
         absl::StrCat("group ", assignment.group, " has moved on to epoch ", assignment.epoch)));
   }
   auto transport = OpenTransport(assignment);
+  std::shared_ptr<Group> group;
+  if (transport.ok()) {  // registers memory, so without the lock
+    group = closer_.Watch(std::make_unique<Group>(assignment, *std::move(transport), wire_memory_));
+  }
   std::lock_guard lock(mutex_);
   Entry& entry = entries_[assignment.group];
   if (!transport.ok()) {
@@ -182,8 +186,6 @@ absl::StatusOr<RankHandles> GroupTable::Prepare(const GroupAssignment& assignmen
     if (entry.epoch == assignment.epoch) entry.epoch = assignment.epoch - 1;
     return transport.status();
   }
-  std::shared_ptr<Group> group =
-      closer_.Watch(std::make_unique<Group>(assignment, *std::move(transport)));
   if (entry.epoch != assignment.epoch) {
     return Stale(assignment.group, entry.epoch, assignment.epoch);
   }

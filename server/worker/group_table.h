@@ -23,9 +23,10 @@ class GroupTable {
   static constexpr size_t kGroupsMax = 1024;
 
   // `options` outlives the table. device_ordinal: of the memory that transports are to move, -1:
-  // the host's.
-  GroupTable(const EngineOptions& options, int device_ordinal)
-      : options_(options), device_ordinal_(device_ordinal) {}
+  // the host's. wire_memory: what they are told of.
+  GroupTable(const EngineOptions& options, int device_ordinal,
+             std::shared_ptr<WireMemory> wire_memory)
+      : options_(options), device_ordinal_(device_ordinal), wire_memory_(std::move(wire_memory)) {}
   ~GroupTable();
 
   // Opens the transport of a new epoch and ends the epoch before it. Repeating a call gives the
@@ -54,6 +55,7 @@ class GroupTable {
 
   const EngineOptions& options_;
   const int device_ordinal_;
+  const std::shared_ptr<WireMemory> wire_memory_;
   GroupCloser closer_;
   mutable std::mutex mutex_;
   std::map<std::string, Entry> entries_;  // guarded by mutex_

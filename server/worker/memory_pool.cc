@@ -32,11 +32,12 @@ Buffer::~Buffer() {
 
 MemoryPool::MemoryPool(std::shared_ptr<Device> device, uint64_t limit_bytes)
     : device_(std::move(device)),
+      wire_memory_(std::make_shared<WireMemory>(device_)),
       ledger_(limit_bytes),
       idle_limit_bytes_(limit_bytes == 0 ? kIdleBytesWithoutLimit : limit_bytes / 4) {}
 
 MemoryPool::~MemoryPool() {
-  for (const Idle& idle : idle_) device_->Free(idle.data, idle.memory);
+  for (const Idle& idle : idle_) Free(idle.data, idle.memory);
 }
 
 absl::StatusOr<Buffer> MemoryPool::Take(size_t bytes, std::string_view what, Memory memory) {
@@ -52,6 +53,7 @@ absl::StatusOr<Buffer> MemoryPool::Take(size_t bytes, std::string_view what, Mem
   MakeRoom(rounded);
   ANNULUS_ASSIGN_OR_RETURN(buffer.reservation_, ledger_.Reserve(rounded, what));
   ANNULUS_ASSIGN_OR_RETURN(void* data, device_->Allocate(rounded, memory));
+  wire_memory_->AddSlab(data, rounded, memory);
   buffer.data_ = static_cast<uint8_t*>(data);
   buffer.bytes_ = rounded;
   buffer.memory_ = memory;
@@ -84,15 +86,20 @@ void MemoryPool::MakeRoom(size_t bytes) {
   }
 }
 
+void MemoryPool::Free(uint8_t* data, Memory memory) {
+  wire_memory_->RemoveSlab(data);
+  device_->Free(data, memory);
+}
+
 void MemoryPool::FreeOldest() {
-  device_->Free(idle_.front().data, idle_.front().memory);
+  Free(idle_.front().data, idle_.front().memory);
   idle_.erase(idle_.begin());
 }
 
 void MemoryPool::Return(Buffer&& buffer) {
   std::lock_guard lock(mutex_);
   if (buffer.bytes_ > idle_limit_bytes_) {
-    device_->Free(buffer.data_, buffer.memory_);
+    Free(buffer.data_, buffer.memory_);
     return;
   }
   uint64_t total = buffer.bytes_;

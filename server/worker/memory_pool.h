@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "server/worker/device.h"
 #include "server/worker/ledger.h"
+#include "server/worker/wire_memory.h"
 
 namespace annulus::worker {
 
@@ -40,7 +41,7 @@ class Buffer {
 // Hands out memory of the device, and pinned memory of the host to a device apart from it, both
 // counted against one limit, and keeps what comes back, up to a share of the limit, for the next
 // request: fresh pages cost more than a hop. What is idle gives way when a request needs the room.
-// Thread safe.
+// What it allocates is known to wire_memory() until it is freed. Thread safe.
 class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
  public:
   MemoryPool(std::shared_ptr<Device> device, uint64_t limit_bytes);
@@ -51,6 +52,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   // Contents are undefined. RESOURCE_EXHAUSTED, before anything is allocated, beyond the limit.
   absl::StatusOr<Buffer> Take(size_t bytes, std::string_view what, Memory memory = Memory::kDevice);
 
+  const std::shared_ptr<WireMemory>& wire_memory() const { return wire_memory_; }
   Ledger& ledger() { return ledger_; }
   const Ledger& ledger() const { return ledger_; }
 
@@ -64,10 +66,12 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   };
   void Return(Buffer&& buffer);
   bool TakeIdle(size_t bytes, Memory memory, Buffer* buffer);
+  void Free(uint8_t* data, Memory memory);
   void FreeOldest();  // with mutex_ held
   void MakeRoom(size_t bytes);
 
   const std::shared_ptr<Device> device_;
+  const std::shared_ptr<WireMemory> wire_memory_;
   Ledger ledger_;
   const uint64_t idle_limit_bytes_;
   std::mutex mutex_;

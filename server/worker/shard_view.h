@@ -28,6 +28,7 @@ struct PlacedTensor {
   int64_t head_stride = 0;
   const ring::TokenRanges* tokens = nullptr;
   Memory memory = Memory::kDevice;
+  bool leased = false;  // lies in a client's region, not in memory of the worker's own
 
   // Whether the elements of a row lie next to each other.
   bool dense_rows() const { return head_stride == head_dim || heads == 1; }

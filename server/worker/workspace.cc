@@ -79,6 +79,7 @@ void AddHostWire(const AttendInputs& inputs, Workspace* space, Arena* arena) {
 bool NeedsPacking(const AttendInputs& inputs) {
   if (!SendsOwn(*inputs.program)) return false;
   if (inputs.sent_k.memory != inputs.wire || inputs.sent_v.memory != inputs.wire) return true;
+  if (inputs.wire_registered && (inputs.sent_k.leased || inputs.sent_v.leased)) return true;
   std::vector<annulusSegment> segments;
   return !FewSegments(inputs.sent_k, inputs.program->shard->kv, &segments) ||
          !FewSegments(inputs.sent_v, inputs.program->shard->kv, &segments);

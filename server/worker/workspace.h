@@ -24,6 +24,7 @@ struct AttendInputs {
   bool gradient_wire_bf16 = false;
   bool retain = false;
   Memory wire = Memory::kDevice;  // where the transport reads and writes what it moves
+  bool wire_registered = false;   // it takes what was registered with it, and nothing else
   // The last four only in a backward.
   PlacedTensor q, k, v, o, lse, d_o, dq, dk, dv;
   PlacedTensor sent_k, sent_v;           // own K and V where sends read them; see Placement
@@ -58,7 +59,7 @@ struct Workspace {
 };
 
 // Whether own KV goes out packed: its rows, where they lie, make too many pieces to send, or lie
-// where the transport cannot read them.
+// where the transport cannot read them, or not in memory that was registered with it.
 bool NeedsPacking(const AttendInputs& inputs);
 // Whether `output` (o or dq) can accumulate in place: float32; for dq also contiguous per run, so
 // that it can be zeroed.

@@ -9,6 +9,7 @@
 
 #include "server/transport/cuipc/tags.h"
 #include "server/transport/host/host_plugin.h"
+#include "server/transport/quiet_thread.h"
 
 namespace annulus::transport::cuipc {
 namespace {
@@ -92,7 +93,7 @@ annulusTransportStatus CuipcTransport::Connect(const annulusTransportHandle* han
   handles_ = std::move(infos);
   status = Join(deadline_ns);
   if (status != ANNULUS_TRANSPORT_OK) return status;
-  thread_ = std::thread([this] { Run(); });
+  thread_ = QuietThread([this] { Run(); });
   std::lock_guard lock(mutex_);
   connected_ = true;
   return ANNULUS_TRANSPORT_OK;

@@ -6,11 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
+#include "server/transport/segments.h"
 
 namespace annulus::transport::cuipc {
 namespace {
-
-constexpr size_t kSegmentsMax = size_t{1} << 22;
 
 bool Holds(const Allocation& allocation, uint64_t address) {
   return address >= allocation.base && address - allocation.base < allocation.bytes;

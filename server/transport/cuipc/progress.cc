@@ -2,7 +2,6 @@
 // The progress thread.
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,9 +20,6 @@ constexpr int64_t kFarewellNs = 500'000'000;  // for peers to unmap our memory
 }  // namespace
 
 void CuipcTransport::Run() {
-  sigset_t all;  // the application's signals are none of this thread's business
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
   ::pthread_setname_np(::pthread_self(), "annulus-cuipc");
   while (true) {
     WaitForWork();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transport/host/host_transport.h"
 
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -13,6 +12,8 @@
 
 #include "server/transport/host/clock.h"
 #include "server/transport/host/socket.h"
+#include "server/transport/quiet_thread.h"
+#include "server/transport/segments.h"
 
 namespace annulus::transport {
 namespace {
@@ -21,7 +22,6 @@ constexpr int kBeatsPerTimeout = 5;
 constexpr double kDefaultPeerTimeoutSeconds = 1.0;
 constexpr size_t kGroupNameMax = 128;
 constexpr int32_t kSizeMax = 4096;
-constexpr size_t kSegmentsMax = size_t{1} << 22;
 constexpr uint32_t kOutstandingMax = 1u << 16;
 
 bool ValidOptions(const annulusTransportOptions& options) {
@@ -34,18 +34,6 @@ bool ValidOptions(const annulusTransportOptions& options) {
 
 bool FillRandom(std::array<uint8_t, 16>* bytes) {
   return ::getrandom(bytes->data(), bytes->size(), 0) == static_cast<ssize_t>(bytes->size());
-}
-
-// Sum of the segments, or nothing for a list that cannot be.
-std::optional<uint64_t> TotalBytes(const annulusSegment* segments, size_t count) {
-  if (count > kSegmentsMax || (count > 0 && segments == nullptr)) return std::nullopt;
-  uint64_t total = 0;
-  for (size_t i = 0; i < count; ++i) {
-    if (segments[i].bytes > 0 && segments[i].data == nullptr) return std::nullopt;
-    if (segments[i].bytes > std::numeric_limits<uint64_t>::max() - total) return std::nullopt;
-    total += segments[i].bytes;
-  }
-  return total;
 }
 
 }  // namespace
@@ -92,13 +80,7 @@ bool HostTransport::Start() {
   unix_listener_ = ListenUnix(self_, backlog);
   tcp_listener_ = ListenTcp(&self_, backlog);
   if (!epoll_ || !wake_ || !unix_listener_ || !tcp_listener_) return false;
-  // The application's signals are none of this thread's business.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { Run(); });
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = QuietThread([this] { Run(); });
   return true;
 }
 

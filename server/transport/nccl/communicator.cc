@@ -1,28 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transport/nccl/communicator.h"
 
-#include <signal.h>
-
 #include <atomic>
 #include <chrono>
 #include <future>
 #include <utility>
 
+#include "server/transport/quiet_thread.h"
+
 namespace annulus::transport::nccl {
 namespace {
 
 std::atomic<int> left_behind_count{0};
-
-// The application's signals are none of these threads' business.
-std::thread QuietThread(std::function<void()> body) {
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread(std::move(body));
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
-}
 
 }  // namespace
 

@@ -10,9 +10,10 @@
 namespace annulus::transport::nccl {
 
 bool Lane::Register(void* data, size_t bytes) {
+  if (halted()) return false;
   Registration wanted{data, bytes, nullptr};
   if (initialised_.load(std::memory_order_acquire) &&
-      nccl_->Register(comm_.load(), data, bytes, &wanted.handle) != Result::kSuccess) {
+      !Good(nccl_->Register(comm_.load(), data, bytes, &wanted.handle), "ncclCommRegister")) {
     return false;
   }
   registrations_.push_back(wanted);
@@ -25,7 +26,7 @@ bool Lane::Deregister(void* data) {
   if (found == registrations_.end()) return false;
   void* const handle = found->handle;
   registrations_.erase(found);
-  return handle == nullptr || nccl_->Deregister(comm_.load(), handle) == Result::kSuccess;
+  return handle == nullptr || Good(nccl_->Deregister(comm_.load(), handle), "ncclCommDeregister");
 }
 
 bool Lane::Revoked(Comm comm) {

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transport/nccl/nccl_transport.h"
 
-#include <signal.h>
-
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_join.h"
@@ -13,11 +10,12 @@
 #include "server/transport/host/handle.h"
 #include "server/transport/host/host_plugin.h"
 #include "server/transport/nccl/profiler.h"
+#include "server/transport/quiet_thread.h"
+#include "server/transport/segments.h"
 
 namespace annulus::transport::nccl {
 namespace {
 
-constexpr size_t kSegmentsMax = size_t{1} << 22;
 constexpr uint32_t kOutstandingMax = 1u << 16;
 
 bool Has(const annulusTransportOptions& options, size_t end) { return options.struct_size >= end; }
@@ -31,18 +29,6 @@ int32_t OrdinalOf(const annulusTransportOptions& options) {
   const bool named =
       Has(options, offsetof(annulusTransportOptions, device_ordinal) + sizeof(int32_t));
   return named ? options.device_ordinal : -1;
-}
-
-// Sum of the segments, or nothing for a list that cannot be.
-std::optional<uint64_t> TotalBytes(const annulusSegment* segments, size_t count) {
-  if (count > kSegmentsMax || (count > 0 && segments == nullptr)) return std::nullopt;
-  uint64_t total = 0;
-  for (size_t i = 0; i < count; ++i) {
-    if (segments[i].bytes > 0 && segments[i].data == nullptr) return std::nullopt;
-    if (segments[i].bytes > std::numeric_limits<uint64_t>::max() - total) return std::nullopt;
-    total += segments[i].bytes;
-  }
-  return total;
 }
 
 }  // namespace
@@ -63,12 +49,7 @@ annulusTransportStatus NcclTransport::Open(const annulusTransportOptions& option
   std::unique_ptr<NcclTransport> opened(new NcclTransport(options));
   opened->control_ = std::make_unique<Control>(
       host, plain, [](void* self) { static_cast<NcclTransport*>(self)->Wake(); }, opened.get());
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  opened->thread_ = std::thread([self = opened.get()] { self->Run(); });
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  opened->thread_ = QuietThread([self = opened.get()] { self->Run(); });
   *transport = std::move(opened);
   return ANNULUS_TRANSPORT_OK;
 }

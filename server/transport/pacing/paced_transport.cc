@@ -2,7 +2,6 @@
 #include "server/transport/pacing/paced_transport.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <cstring>
 
 #include "server/transport/host/clock.h"
+#include "server/transport/quiet_thread.h"
 
 namespace annulus::transport {
 namespace {
@@ -52,12 +52,7 @@ annulusTransportStatus PacedTransport::Open(const annulusTransportV1* inner,
         opened->transport_, [](void* self) { static_cast<PacedTransport*>(self)->Wake(); },
         opened.get());
   }
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  opened->thread_ = std::thread([self = opened.get()] { self->Run(); });
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  opened->thread_ = QuietThread([self = opened.get()] { self->Run(); });
   *transport = std::move(opened);
   return ANNULUS_TRANSPORT_OK;
 }

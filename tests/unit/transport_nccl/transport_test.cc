@@ -17,6 +17,7 @@ namespace {
 
 using ::testing::Each;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // A rank that leaves a communicator behind goes on in other threads for a while.
 std::string AliveInTheEnd() {
@@ -275,6 +276,30 @@ TEST_F(NcclTransportTest, RegistersWithBothCommunicators) {
             ANNULUS_TRANSPORT_RESOURCE);
   EXPECT_THAT(FakeGpu::Get().Alive(), HasSubstr("2 registrations"));
   ranks.table().abort(ranks.at(1), "enough");  // what is registered goes before the communicator
+}
+
+// A peer of memory that is not registered waits for ever, so nobody may go on without.
+TEST_F(NcclTransportTest, ARefusedRegistrationEndsTheTransportOfAll) {
+  std::vector<uint8_t> memory(4096);
+  Ranks ranks(2, 0);
+  ASSERT_TRUE(ranks.ConnectsAll()) << ranks.LastError(0);
+  Arrange({{FakeCall::kRegister, 0, FakeAction::kFail}});
+  EXPECT_EQ(ranks.table().register_memory(ranks.at(0), memory.data(), memory.size()),
+            ANNULUS_TRANSPORT_RESOURCE);
+  std::vector<uint8_t> got(64);
+  EXPECT_NE(ranks.Finish(ranks.Receive(1, 0, 1, got, InMs(60'000))).status, ANNULUS_TRANSPORT_OK);
+  EXPECT_THAT(ranks.LastError(1), HasSubstr("ncclCommRegister"));
+  EXPECT_THAT(FakeGpu::Get().Alive(), Not(HasSubstr("registrations")));
+}
+
+TEST_F(NcclTransportTest, ARefusedRegistrationBeforeTheConnectionFailsIt) {
+  std::vector<uint8_t> memory(4096);
+  Arrange({{FakeCall::kRegister, 0, FakeAction::kFail}});
+  Ranks ranks(2, 0);
+  EXPECT_EQ(ranks.table().register_memory(ranks.at(0), memory.data(), memory.size()),
+            ANNULUS_TRANSPORT_OK);
+  EXPECT_FALSE(ranks.ConnectsAll());
+  EXPECT_THAT(ranks.LastError(1), HasSubstr("ncclCommRegister"));
 }
 
 TEST_F(NcclTransportTest, AnInitThatHangsEndsAtTheDeadlineAndNamesWhoIsMissing) {
