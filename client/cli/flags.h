@@ -61,7 +61,8 @@ struct RunFlags {
   bool pin_threads = false;
   std::string memory_limit;
   std::string device;          // of workers of our own, "cpu" or "cuda"; "": compute_plugin
-  std::string compute_plugin;  // of workers of our own; "": their default
+  std::string compute_plugin;  // here and of workers of our own; "": their default
+  std::string client_memory;   // "host" or "device"; "": the workers' devices' where that can be
 };
 
 void AddShapeFlags(CLI::App* app, ShapeFlags* flags);
@@ -78,6 +79,8 @@ absl::StatusOr<ring::Spec> SpecFromFlags(const ShapeFlags& flags, ring::Directio
                                          int64_t query_length, int64_t kv_length);
 absl::StatusOr<client::GroupOptions> GroupFromFlags(const RunFlags& flags);
 absl::StatusOr<client::AttendOptions> AttendOptionsFromFlags(const RunFlags& flags);
+// Of workers of our own, by name or path.
+std::string ComputePluginOf(const RunFlags& flags);
 // "f32", "bf16", "f16" and their other spellings.
 absl::StatusOr<client::DataType> ParseDataType(const std::string& text);
 const char* DataTypeName(client::DataType dtype);
