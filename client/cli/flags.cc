@@ -134,15 +134,7 @@ void AddClusterFlags(CLI::App* app, RunFlags* flags) {
                 "Binds each such worker's compute threads to processors of their own");
   app->add_option("--memory-limit", flags->memory_limit,
                   "Of each worker that is started, such as 4GiB");
-  AddDeviceFlag(app, &flags->device);
-  app->add_option("--compute-plugin", flags->compute_plugin,
-                  "Name or path of the compute plugin where --device does not say it, here and in "
-                  "the workers that are started (default cpu)")
-      ->envname("ANNULUS_COMPUTE_PLUGIN");
-  app->add_option("--client-memory", flags->client_memory,
-                  "Where this program's tensors lie: host, or device, where the workers use them "
-                  "in place (default: device where the workers' devices can be opened here)")
-      ->check(CLI::IsMember({"host", "device"}));
+  AddComputeFlags(app, flags);
 }
 
 }  // namespace
@@ -152,6 +144,18 @@ void AddDeviceFlag(CLI::App* app, std::string* device) {
                   "What workers that are started compute on: cpu, or cuda, with one GPU each in "
                   "turn (default cpu)")
       ->check(CLI::IsMember({"cpu", "cuda"}));
+}
+
+void AddComputeFlags(CLI::App* app, RunFlags* flags) {
+  AddDeviceFlag(app, &flags->device);
+  app->add_option("--compute-plugin", flags->compute_plugin,
+                  "Name or path of the compute plugin where --device does not say it, here and in "
+                  "the workers that are started (default cpu)")
+      ->envname("ANNULUS_COMPUTE_PLUGIN");
+  app->add_option("--client-memory", flags->client_memory,
+                  "Where this program's tensors lie: host, or device, where the workers use them "
+                  "in place (default: device where the workers' devices can be opened here)")
+      ->check(CLI::IsMember({"host", "device"}));
 }
 
 void AddRingFlags(CLI::App* app, RunFlags* flags) {

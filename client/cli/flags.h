@@ -71,6 +71,8 @@ void AddRingFlags(CLI::App* app, RunFlags* flags);
 void AddRunFlags(CLI::App* app, RunFlags* flags);
 // What workers of our own compute on: the name of their compute plugin.
 void AddDeviceFlag(CLI::App* app, std::string* device);
+// What workers of our own compute on, and where the client's tensors lie.
+void AddComputeFlags(CLI::App* app, RunFlags* flags);
 void AddFormatFlag(CLI::App* app, Format* format);
 
 // The flags as values. Errors are usage errors that name the flag, as UsageErrorIn makes them.
