@@ -135,6 +135,7 @@ void AddClusterFlags(CLI::App* app, RunFlags* flags) {
   app->add_option("--memory-limit", flags->memory_limit,
                   "Of each worker that is started, such as 4GiB");
   AddTransportPluginFlag(app, &flags->transport_plugin);
+  AddComputeFlags(app, flags);
 }
 
 }  // namespace
@@ -153,6 +154,18 @@ void AddDeviceFlag(CLI::App* app, std::string* device) {
       ->check(CLI::IsMember({"cpu", "cuda"}));
 }
 
+void AddComputeFlags(CLI::App* app, RunFlags* flags) {
+  AddDeviceFlag(app, &flags->device);
+  app->add_option("--compute-plugin", flags->compute_plugin,
+                  "Name or path of the compute plugin where --device does not say it, here and in "
+                  "the workers that are started (default cpu)")
+      ->envname("ANNULUS_COMPUTE_PLUGIN");
+  app->add_option("--client-memory", flags->client_memory,
+                  "Where this program's tensors lie: host, or device, where the workers use them "
+                  "in place (default: device where the workers' devices can be opened here)")
+      ->check(CLI::IsMember({"host", "device"}));
+}
+
 void AddRingFlags(CLI::App* app, RunFlags* flags) {
   AddShapeFlags(app, &flags->shape);
   AddProblemFlags(app, flags);
@@ -162,7 +175,6 @@ void AddRingFlags(CLI::App* app, RunFlags* flags) {
 
 void AddRunFlags(CLI::App* app, RunFlags* flags) {
   AddRingFlags(app, flags);
-  AddDeviceFlag(app, &flags->device);
   app->add_option("--repeat", flags->repeat, "Runs so often and reports the fastest (default 1)")
       ->check(CLI::Range(1, 1000000));
   app->add_option("--input", flags->input,
@@ -295,6 +307,11 @@ absl::Status CheckForIdleFlags(const RunFlags& flags) {
 
 }  // namespace
 
+std::string ComputePluginOf(const RunFlags& flags) {
+  if (!flags.device.empty()) return flags.device;
+  return flags.compute_plugin.empty() ? "cpu" : flags.compute_plugin;
+}
+
 absl::Status CheckRunFlags(const RunFlags& flags) {
   if (flags.transfers_off && flags.verify) {
     return UsageError("--transfers-off gives wrong results by intent: leave out --verify");
@@ -303,6 +320,16 @@ absl::Status CheckRunFlags(const RunFlags& flags) {
     return UsageError("--transfers-off gives wrong results by intent: leave out --output");
   }
   ANNULUS_RETURN_IF_ERROR(CheckForIdleFlags(flags));
+  if (flags.client_memory == "device" && flags.data_path != "auto") {
+    return UsageError(absl::StrCat("--client-memory device: used in place, leave out --data-path ",
+                                   flags.data_path));
+  }
+  if (flags.client_memory == "device" && flags.coordinator.empty() &&
+      ComputePluginOf(flags) == "cpu") {
+    return UsageError(
+        "--client-memory device: the workers would compute in the host's memory, name another "
+        "device with --device or --compute-plugin");
+  }
   if (!flags.memory_limit.empty()) {
     const auto bytes = ParseBytes(flags.memory_limit);
     if (!bytes.ok()) return UsageErrorIn("--memory-limit", bytes.status());

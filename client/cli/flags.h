@@ -62,7 +62,8 @@ struct RunFlags {
   std::string memory_limit;
   std::string transport_plugin;  // of workers of our own; "": their default
   std::string device;            // of workers of our own, "cpu" or "cuda"; "": compute_plugin
-  std::string compute_plugin;    // of workers of our own; "": their default
+  std::string compute_plugin;    // here and of workers of our own; "": their default
+  std::string client_memory;     // "host" or "device"; "": the workers' devices' where that can be
 };
 
 void AddShapeFlags(CLI::App* app, ShapeFlags* flags);
@@ -73,6 +74,8 @@ void AddRunFlags(CLI::App* app, RunFlags* flags);
 void AddDeviceFlag(CLI::App* app, std::string* device);
 // Which transports workers of our own load: as --transport-plugin of annulus-worker.
 void AddTransportPluginFlag(CLI::App* app, std::string* plugins);
+// What workers of our own compute on, and where the client's tensors lie.
+void AddComputeFlags(CLI::App* app, RunFlags* flags);
 void AddFormatFlag(CLI::App* app, Format* format);
 
 // The flags as values. Errors are usage errors that name the flag, as UsageErrorIn makes them.
@@ -81,6 +84,8 @@ absl::StatusOr<ring::Spec> SpecFromFlags(const ShapeFlags& flags, ring::Directio
                                          int64_t query_length, int64_t kv_length);
 absl::StatusOr<client::GroupOptions> GroupFromFlags(const RunFlags& flags);
 absl::StatusOr<client::AttendOptions> AttendOptionsFromFlags(const RunFlags& flags);
+// Of workers of our own, by name or path.
+std::string ComputePluginOf(const RunFlags& flags);
 // "f32", "bf16", "f16" and their other spellings.
 absl::StatusOr<client::DataType> ParseDataType(const std::string& text);
 const char* DataTypeName(client::DataType dtype);

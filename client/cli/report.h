@@ -18,8 +18,14 @@ std::string ReportJson(const RunFlags& flags, const RunResult& result);
 // What was asked for: ring, tensors, mask and options, as the report has it under "shape".
 nlohmann::ordered_json ShapeJson(const RunFlags& flags, const Problem& problem);
 
+// {"place": "device", "devices": "..."} or {"place": "host", "reason": "..."}.
+nlohmann::ordered_json MemoryJson(const MemoryUsed& memory);
+
 // What is about to run, in one or two lines.
 std::string HeaderText(const RunFlags& flags, const Problem& problem);
+
+// Where the tensors lay, in a line; nothing where that goes without saying.
+std::string MemoryText(const MemoryUsed& memory);
 
 // The result for people: steps, overlap, bytes, verification, time.
 std::string ReportText(const RunFlags& flags, const RunResult& result);

@@ -9,12 +9,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char* DataPathName(client::DataPath path) {
+const char* DataPathName(client::DataPath path, const MemoryUsed& memory) {
   switch (path) {
     case client::DataPath::kAuto:
       return "auto";
     case client::DataPath::kMemfd:
-      return "memfd";
+      return memory.devices.empty() ? "memfd" : "device";
     case client::DataPath::kStream:
       break;
   }
@@ -41,7 +41,7 @@ Json TimingJson(const client::Timing& timing) {
           {"peak_bytes", timing.peak_bytes}};
 }
 
-Json CallJson(const client::AttendReport& report) {
+Json CallJson(const client::AttendReport& report, const MemoryUsed& memory) {
   Json call = TimingJson(report.Total());
   call["wall_seconds"] = report.wall_seconds;
   call["request_id"] = report.request_id;
@@ -53,7 +53,7 @@ Json CallJson(const client::AttendReport& report) {
     entry["rank"] = rank.rank;
     entry["worker"] = rank.worker;
     entry["node"] = rank.node;
-    entry["data_path"] = DataPathName(rank.data_path);
+    entry["data_path"] = DataPathName(rank.data_path, memory);
     entry["steps"] = Json::array();
     for (const client::StepTiming& step : rank.steps) {
       entry["steps"].push_back({{"step", step.step},
@@ -135,6 +135,11 @@ Json ShapeJson(const RunFlags& flags, const Problem& problem) {
           {"transfers_off", flags.transfers_off}};
 }
 
+Json MemoryJson(const MemoryUsed& memory) {
+  if (memory.devices.empty()) return {{"place", "host"}, {"reason", memory.reason}};
+  return {{"place", "device"}, {"devices", memory.devices}};
+}
+
 std::string ReportJson(const RunFlags& flags, const RunResult& result) {
   const client::Timing sum = Sum(result.best);
   Json report{{"schema", "annulus.report.v1"},
@@ -150,16 +155,19 @@ std::string ReportJson(const RunFlags& flags, const RunResult& result) {
   report["plan_digest"] = result.best.forward.plan_digest;
   report["peak_bytes_per_worker"] = sum.peak_bytes;
   report["bytes_moved"] = {{"inner", sum.bytes_inner}, {"outer", sum.bytes_outer}};
-  // "memfd" or "stream" where all ranks had the same, else "mixed"; each rank's own is below.
+  // "memfd", "device" or "stream" where all ranks had the same, else "mixed"; each rank's own is
+  // below.
   const auto& ranks = result.best.forward.ranks;
   bool mixed = false;
   for (const auto& rank : ranks) mixed = mixed || rank.data_path != ranks.front().data_path;
-  report["data_path"] = mixed || ranks.empty() ? "mixed" : DataPathName(ranks.front().data_path);
+  report["data_path"] =
+      mixed || ranks.empty() ? "mixed" : DataPathName(ranks.front().data_path, result.memory);
+  report["client_memory"] = MemoryJson(result.memory);
   report["results_valid"] = !flags.transfers_off;
   report["shape"] = ShapeJson(flags, result.problem);
   report["repeat_wall_seconds"] = result.wall_seconds;
-  report["forward"] = CallJson(result.best.forward);
-  if (result.best.backward) report["backward"] = CallJson(*result.best.backward);
+  report["forward"] = CallJson(result.best.forward, result.memory);
+  if (result.best.backward) report["backward"] = CallJson(*result.best.backward, result.memory);
   return report.dump(2) + "\n";
 }
 

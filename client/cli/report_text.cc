@@ -98,8 +98,17 @@ std::string HeaderText(const RunFlags& flags, const Problem& problem) {
   return text;
 }
 
+std::string MemoryText(const MemoryUsed& memory) {
+  if (!memory.devices.empty()) {
+    return absl::StrCat("tensors in device memory, used in place: ", memory.devices, "\n");
+  }
+  return memory.reason.empty()
+             ? ""
+             : absl::StrCat("tensors in the host's memory: ", memory.reason, "\n");
+}
+
 std::string ReportText(const RunFlags& flags, const RunResult& result) {
-  std::string text = CallText("forward", result.best.forward);
+  std::string text = MemoryText(result.memory) + CallText("forward", result.best.forward);
   if (result.best.backward) text += CallText("backward", *result.best.backward);
   if (result.wall_seconds.size() > 1) {
     absl::StrAppendFormat(

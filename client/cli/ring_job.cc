@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "client/cli/embedded_cluster.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/interrupt.h"
@@ -19,13 +20,15 @@
 namespace annulus::cli {
 namespace {
 
+constexpr absl::Duration kAttachTimeout = absl::Seconds(30);
+
 absl::StatusOr<std::unique_ptr<EmbeddedCluster>> StartOwnCluster(const RunFlags& flags) {
   EmbeddedClusterOptions options;
   options.workers = flags.shape.context_parallel_size;
   options.ranks_per_node = flags.ranks_per_node;
   options.threads = flags.threads;
   options.pin_threads = flags.pin_threads;
-  options.compute_plugin = flags.device.empty() ? flags.compute_plugin : flags.device;
+  options.compute_plugin = ComputePluginOf(flags);
   options.transport_plugin = flags.transport_plugin;
   if (!flags.memory_limit.empty()) {
     ANNULUS_ASSIGN_OR_RETURN(options.memory_limit_bytes, ParseBytes(flags.memory_limit));
@@ -91,30 +94,63 @@ absl::Status WithRing(const std::string& client_name, const RunFlags& flags, Rin
 absl::StatusOr<RingAttention> RingAttention::Create(client::Client* client,
                                                     const std::string& coordinator,
                                                     const RunFlags& flags, const RingJob& job) {
-  ANNULUS_ASSIGN_OR_RETURN(ProblemTensors tensors,
-                           MakeTensors(client, job.problem, flags, job.input));
-  ANNULUS_RETURN_IF_ERROR(client->EnsureGroup(job.group).status());
-  return RingAttention(client, coordinator, flags, job, std::move(tensors));
+  RingAttention made(client, coordinator, flags, job);
+  ANNULUS_ASSIGN_OR_RETURN(made.tensors_, MakeTensors(client, job.problem, flags, job.input));
+  ANNULUS_ASSIGN_OR_RETURN(const client::GroupInfo group, client->EnsureGroup(job.group));
+  ANNULUS_ASSIGN_OR_RETURN(
+      made.memory_, ChooseClientMemory(flags, coordinator, group, absl::Now() + kAttachTimeout));
+  if (made.memory_.on_device()) ANNULUS_RETURN_IF_ERROR(made.MakeDeviceRing());
+  return made;
+}
+
+absl::Status RingAttention::MakeDeviceRing() {
+  DeviceRingOptions options;
+  options.coordinator = *coordinator_;
+  options.client_name = "annulus";
+  options.group = job_->group;
+  options.workers = memory_.workers;
+  options.devices = memory_.of_rank;
+  options.layout = job_->attend.layout;
+  options.timeout = std::min<absl::Duration>(kAttachTimeout, job_->attend.deadline);
+  ANNULUS_ASSIGN_OR_RETURN(ring_, DeviceRing::Create(options, job_->problem, flags_->backward));
+  return ring_->Upload(tensors_);
+}
+
+absl::StatusOr<client::AttendReport> RingAttention::Forward(const client::AttendOptions& options) {
+  if (ring_ != nullptr) return ring_->Attend(options);
+  const ProblemTensors& t = tensors_;
+  return client_->Attend({job_->group.name, t.q, t.k, t.v, t.o_exact, t.lse}, options);
+}
+
+absl::StatusOr<client::AttendReport> RingAttention::Backward(const std::string& forward_request_id,
+                                                             const client::AttendOptions& options) {
+  if (ring_ != nullptr) return ring_->AttendBackward(forward_request_id, options);
+  const ProblemTensors& t = tensors_;
+  return client_->AttendBackward({job_->group.name, t.q, t.k, t.v, t.o_exact, t.lse, t.d_o, t.dq,
+                                  t.dk, t.dv, forward_request_id},
+                                 options);
+}
+
+absl::Status RingAttention::ReleaseRetained() {
+  if (ring_ != nullptr) return ring_->ReleaseRetained(last_forward_);
+  return client_->ReleaseRetained(job_->group.name, last_forward_);
+}
+
+absl::Status RingAttention::Collect() {
+  return ring_ == nullptr ? absl::OkStatus() : ring_->Download(tensors_);
 }
 
 absl::StatusOr<Repetition> RingAttention::Run(const std::string& label) {
-  const std::string& group = job_->group.name;
-  const ProblemTensors& t = tensors_;
   client::AttendOptions options = job_->attend;
   options.retain = flags_->backward && flags_->retain;
-  if (options.retain && !last_forward_.empty()) {
-    ANNULUS_RETURN_IF_ERROR(client_->ReleaseRetained(group, last_forward_));
-  }
-  const ProgressBar bar(label, GroupProgress(*coordinator_, group));
+  if (options.retain && !last_forward_.empty()) ANNULUS_RETURN_IF_ERROR(ReleaseRetained());
+  const ProgressBar bar(label, GroupProgress(*coordinator_, job_->group.name));
   Repetition repetition;
-  ANNULUS_ASSIGN_OR_RETURN(repetition.forward,
-                           client_->Attend({group, t.q, t.k, t.v, t.o_exact, t.lse}, options));
+  ANNULUS_ASSIGN_OR_RETURN(repetition.forward, Forward(options));
   last_forward_ = repetition.forward.request_id;
   if (!flags_->backward) return repetition;
-  client::AttendBackwardCall call{group, t.q,  t.k,  t.v,  t.o_exact,    t.lse,
-                                  t.d_o, t.dq, t.dk, t.dv, std::string()};
-  if (options.retain) call.forward_request_id = repetition.forward.request_id;
-  ANNULUS_ASSIGN_OR_RETURN(repetition.backward, client_->AttendBackward(call, options));
+  ANNULUS_ASSIGN_OR_RETURN(repetition.backward,
+                           Backward(options.retain ? last_forward_ : std::string(), options));
   return repetition;
 }
 

@@ -2,12 +2,15 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "annulus/client.h"
+#include "client/cli/device_memory/client_memory.h"
+#include "client/cli/device_memory/device_ring.h"
 #include "client/cli/flags.h"
 #include "client/cli/problem.h"
 #include "client/cli/run_result.h"
@@ -33,10 +36,11 @@ absl::Status WithRing(const std::string& client_name, const RunFlags& flags, Rin
                       const std::function<absl::Status(client::Client* client,
                                                        const std::string& coordinator)>& work);
 
-// The same attention again and again on a ring that stands, with the tensors in memory.
+// The same attention again and again on a ring that stands, with the tensors in memory: the host's,
+// or that of the workers' devices (--client-memory).
 class RingAttention {
  public:
-  // Makes the tensors and the group. The arguments must outlive it.
+  // Makes the group and the tensors. The arguments must outlive it.
   static absl::StatusOr<RingAttention> Create(client::Client* client,
                                               const std::string& coordinator, const RunFlags& flags,
                                               const RingJob& job);
@@ -44,22 +48,30 @@ class RingAttention {
   // Forward, and backward where the flags ask for it. `label` names the bar on a terminal.
   absl::StatusOr<Repetition> Run(const std::string& label);
 
+  // Brings the outputs to tensors(), where they are not there anyway.
+  absl::Status Collect();
+
+  // In the host's memory; the outputs hold what they should after Collect.
   const ProblemTensors& tensors() const { return tensors_; }
+  const ClientMemory& memory() const { return memory_; }
 
  private:
   RingAttention(client::Client* client, const std::string& coordinator, const RunFlags& flags,
-                const RingJob& job, ProblemTensors tensors)
-      : client_(client),
-        coordinator_(&coordinator),
-        flags_(&flags),
-        job_(&job),
-        tensors_(std::move(tensors)) {}
+                const RingJob& job)
+      : client_(client), coordinator_(&coordinator), flags_(&flags), job_(&job) {}
+  absl::Status MakeDeviceRing();
+  absl::StatusOr<client::AttendReport> Forward(const client::AttendOptions& options);
+  absl::StatusOr<client::AttendReport> Backward(const std::string& forward_request_id,
+                                                const client::AttendOptions& options);
+  absl::Status ReleaseRetained();
 
   client::Client* client_;
   const std::string* coordinator_;
   const RunFlags* flags_;
   const RingJob* job_;
+  ClientMemory memory_;
   ProblemTensors tensors_;
+  std::unique_ptr<DeviceRing> ring_;  // null: the host's memory. Goes before memory_
   std::string last_forward_;  // whose retained KV the next run drops; the last goes with the group
 };
 

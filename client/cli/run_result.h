@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "annulus/types.h"
+#include "client/cli/device_memory/client_memory.h"
 #include "client/cli/problem.h"
 #include "client/cli/verify.h"
 
@@ -23,6 +24,7 @@ struct Repetition {
 // All that a run found out.
 struct RunResult {
   Problem problem;
+  MemoryUsed memory;
   Repetition best;                   // the repetition with the least wall time
   std::vector<double> wall_seconds;  // of every repetition, in order
   std::optional<Verification> verification;

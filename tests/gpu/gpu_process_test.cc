@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "server/transport/host/clock.h"
 #include "tests/contract/transport/mesh.h"
 #include "tests/gpu/gpu_transport.h"
 #include "tests/gpu/rank_processes.h"
@@ -63,7 +64,8 @@ TEST(GpuProcess, BlocksGoRoundTheRing) {
   }
 }
 
-// Transfers until rank 1 kills itself with copies under way. 33: lost, and the suspect is named.
+// Transfers until rank 1 kills itself with copies under way. 33: lost within three seconds of the
+// last transfer that ended, and the suspect is named.
 int MoveUntilLost(const RankContext& self) {
   CudaMemory memory;
   constexpr size_t kBytes = size_t{256} << 20;
@@ -73,6 +75,7 @@ int MoveUntilLost(const RankContext& self) {
   const annulusSegment in{to, kBytes};
   const int32_t peer = self.rank == 0 ? 1 : 0;
   self.Barrier();
+  int64_t alive_ns = NowNs();
   for (uint64_t tag = 0;; ++tag) {
     annulusRequest* receive = nullptr;
     annulusRequest* send = nullptr;
@@ -81,7 +84,15 @@ int MoveUntilLost(const RankContext& self) {
     if (self.rank == 1 && tag == 3) ::kill(::getpid(), SIGKILL);
     const annulusTransportStatus received = Finish(self, receive);
     const annulusTransportStatus sent = Finish(self, send);
-    if (received == ANNULUS_TRANSPORT_OK && sent == ANNULUS_TRANSPORT_OK) continue;
+    if (received == ANNULUS_TRANSPORT_OK && sent == ANNULUS_TRANSPORT_OK) {
+      alive_ns = NowNs();
+      continue;
+    }
+    const double seconds = static_cast<double>(NowNs() - alive_ns) * 1e-9;
+    std::fprintf(stderr,
+                 "{\"what\": \"killed peer reported\", \"transport\": \"cuipc\", "
+                 "\"seconds\": %.3f}\n",
+                 seconds);
     char text[512] = "";
     int32_t suspect = -1;
     self.table->last_error(self.transport, text, sizeof(text), &suspect);
@@ -89,7 +100,7 @@ int MoveUntilLost(const RankContext& self) {
     const bool unsafe = std::strstr(text, "must not be used") != nullptr;
     const bool lost =
         received == ANNULUS_TRANSPORT_PEER_LOST || sent == ANNULUS_TRANSPORT_PEER_LOST;
-    return lost && suspect == 1 && !unsafe ? 33 : 1;
+    return lost && suspect == 1 && !unsafe && seconds < 3 ? 33 : 1;
   }
 }
 

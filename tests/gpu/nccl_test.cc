@@ -121,6 +121,11 @@ std::string PeerDies(NcclRank& r) {
   ANNULUS_EXPECT(r.LastError().find("peer 1") != std::string::npos);
   r.Close();
   const double seconds = SecondsSince(start);
+  // Standard output carries handles.
+  std::fprintf(stderr,
+               "{\"what\": \"killed peer reported\", \"transport\": \"nccl\", "
+               "\"seconds\": %.3f}\n",
+               seconds);
   return seconds < 3 ? "" : "reported and closed after " + std::to_string(seconds) + " s";
 }
 

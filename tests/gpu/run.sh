@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Correctness on a GPU, from a built tree: every kernel against float64, ten runs bit for bit, rings of workers, the NCCL
-# transport between two processes, then the sanitizers over small shapes. Builds nothing, needs no network, ends within 10 minutes.
+# Correctness on a GPU, from a built tree: every kernel against float64, ten runs bit for bit, rings of workers, then
+# the sanitizers over small shapes. Transports have a script of their own, transport.sh. Builds nothing, needs no network, ends within 10 minutes.
 # usage: tests/gpu/run.sh [build folder]        exit: 0 clean, 1 not, 77 no GPU
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,18 +23,6 @@ fi
 echo "correctness: ok"
 timeout 120 "$BUILD/tests/annulus-gpu-worker-test" || { echo "workers: FAILED"; exit 1; }
 echo "workers: ok"
-
-NCCL_TEST=$BUILD/tests/annulus-gpu-nccl-test  # two processes on the card
-if [ ! -x "$NCCL_TEST" ]; then
-  echo "nccl: not run, it was built without nccl.h"
-elif ! ls /usr/local/cuda/lib64/libnccl.so.2 >/dev/null 2>&1 && ! ldconfig -p | grep -q "libnccl\.so\.2" && [ -z "${ANNULUS_NCCL_LIBRARY:-}" ]; then
-  echo "nccl: not run, there is no libnccl.so.2 on this machine"
-elif LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}:/usr/local/cuda/lib64" timeout 240 "$NCCL_TEST"; then
-  echo "nccl: ok"
-else
-  echo "nccl: FAILED"
-  exit 1
-fi
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer /usr/local/cuda/compute-sanitizer/compute-sanitizer 2>/dev/null | head -1)
 if [ -z "$sanitizer" ]; then

@@ -5,8 +5,9 @@
 #include <atomic>
 #include <memory>
 
-#include "client/cli/bench/compute_device.h"
+#include "absl/strings/str_cat.h"
 #include "client/cli/bench/kernel_case.h"
+#include "client/cli/device_memory/compute_device.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/progress.h"
 #include "server/base/status_macros.h"
@@ -55,6 +56,10 @@ class Bench {
     double bytes = 0;
     for (const int threads : options_.threads) {
       ANNULUS_ASSIGN_OR_RETURN(auto device, ComputeDevice::Open(api_, threads));
+      if (!device->has_ceilings()) {
+        return absl::UnimplementedError(
+            absl::StrCat("compute plugin \"", api_->name, "\" has no ceiling to give a share of"));
+      }
       for (const AttentionShape& shape : options_.shapes) {
         ANNULUS_RETURN_IF_ERROR(
             UsageError(KernelCase::CheckSupported(*device, shape, options_.backward())));

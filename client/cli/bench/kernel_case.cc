@@ -64,8 +64,12 @@ absl::Status KernelCase::MakeTensors(bool backward, uint64_t seed) {
   const Problem& p = shape_.problem;
   const annulusDtype dtype = ToKernels(p.dtype);
   const auto fill = [&](const annulusTensor& t, const char* name) {
-    FillNormal({t.data, p.dtype, t.batch, t.rows, static_cast<int32_t>(t.heads), p.head_dim}, seed,
-               name);
+    client::TensorView drawn{nullptr,   p.dtype, t.batch, t.rows, static_cast<int32_t>(t.heads),
+                             p.head_dim};
+    std::vector<char> bytes(drawn.bytes());
+    drawn.data = bytes.data();
+    FillNormal(drawn, seed, name);
+    return device_->Copy({sizeof(annulusCopyArgs), t.data, drawn.data, bytes.size(), 1, 0, 0});
   };
   annulusAttendArgs& f = forward_;
   f.struct_size = sizeof(f);
@@ -74,9 +78,9 @@ absl::Status KernelCase::MakeTensors(bool backward, uint64_t seed) {
   ANNULUS_ASSIGN_OR_RETURN(f.v, NewTensor(dtype, false));
   ANNULUS_ASSIGN_OR_RETURN(f.o, NewTensor(ANNULUS_F32, true));
   ANNULUS_ASSIGN_OR_RETURN(f.lse, NewRowStat());
-  fill(f.q, "q");
-  fill(f.k, "k");
-  fill(f.v, "v");
+  ANNULUS_RETURN_IF_ERROR(fill(f.q, "q"));
+  ANNULUS_RETURN_IF_ERROR(fill(f.k, "k"));
+  ANNULUS_RETURN_IF_ERROR(fill(f.v, "v"));
   q_span_ = {0, p.query_length, 0, 1};
   kv_span_ = {0, p.kv_length, 0, 1};
   f.q_spans = &q_span_;
@@ -99,7 +103,7 @@ absl::Status KernelCase::MakeTensors(bool backward, uint64_t seed) {
   ANNULUS_ASSIGN_OR_RETURN(b.dk, NewTensor(ANNULUS_F32, false));
   ANNULUS_ASSIGN_OR_RETURN(b.dv, NewTensor(ANNULUS_F32, false));
   ANNULUS_ASSIGN_OR_RETURN(b.delta, NewRowStat());
-  fill(b.d_o, "do");
+  ANNULUS_RETURN_IF_ERROR(fill(b.d_o, "do"));
   b.q_spans = f.q_spans;
   b.kv_spans = f.kv_spans;
   b.q_span_count = b.kv_span_count = 1;

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cli/bench/attention_work.h"
-#include "client/cli/bench/compute_device.h"
+#include "client/cli/device_memory/compute_device.h"
 #include "kernels/compute_plugin.h"
 
 namespace annulus::cli::bench {

@@ -47,6 +47,9 @@ std::string CaseText(const KernelResult& result) {
       100 * result.share, ShareText(result.window_share), 100 * result.limit);
 }
 
+// Null where the device has no such ceiling.
+Json Rate(double rate) { return rate > 0 ? Json(rate) : Json(); }
+
 }  // namespace
 
 std::string ShareText(const Spread& share) {
@@ -61,8 +64,8 @@ Json SpreadJson(const Spread& spread) {
 Json CeilingJson(const CeilingRates& ceiling) {
   return {{"threads", ceiling.threads},
           {"description", ceiling.description},
-          {"multiply_add_flops_per_second", ceiling.multiply_add},
-          {"memory_read_bytes_per_second", ceiling.memory_read}};
+          {"multiply_add_flops_per_second", Rate(ceiling.multiply_add)},
+          {"memory_read_bytes_per_second", Rate(ceiling.memory_read)}};
 }
 
 std::string KernelJson(const KernelBenchOptions& options, const KernelBenchResult& result) {

@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_format.h"
 #include "client/cli/bench/attention_work.h"
-#include "client/cli/bench/compute_device.h"
 #include "client/cli/bench/kernel_case.h"
+#include "client/cli/device_memory/compute_device.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/progress.h"
 #include "server/base/status_macros.h"
@@ -25,7 +25,7 @@ struct Series {
     const client::Timing timing = report.Total();
     wall_seconds.push_back(report.wall_seconds);
     rates.push_back(flops / report.wall_seconds);
-    window_shares.push_back(rates.back() / ceiling);
+    if (ceiling > 0) window_shares.push_back(rates.back() / ceiling);
     overlap_ratios.push_back(timing.overlap_ratio());
     exposed_seconds.push_back(timing.exposed_comm_seconds);
   }
@@ -41,8 +41,10 @@ RingPhase PhaseOf(const Series& series, double best_ceiling) {
   phase.flops = series.flops;
   phase.wall_seconds = SpreadOf(series.wall_seconds);
   phase.rate = SpreadOf(series.rates);
-  phase.share = phase.rate.max / best_ceiling;
-  phase.window_share = SpreadOf(series.window_shares);
+  if (best_ceiling > 0) {
+    phase.share = phase.rate.max / best_ceiling;
+    phase.window_share = SpreadOf(series.window_shares);
+  }
   phase.overlap_ratio = SpreadOf(series.overlap_ratios).median;
   phase.exposed_comm_seconds = SpreadOf(series.exposed_seconds).median;
   phase.kernel_seconds = SpreadOf(series.kernel_seconds);
@@ -78,7 +80,11 @@ class RingBench {
                              RingAttention::Create(client, coordinator, flags_, *job_));
     ANNULUS_ASSIGN_OR_RETURN(
         kernel_, KernelCase::Create(device_.get(), shape_, flags_.backward, flags_.seed));
-    ANNULUS_RETURN_IF_ERROR(device_->MeanCeiling(ANNULUS_CEILING_MEMORY_READ).status());
+    memory_ = attention.memory().Used();
+    devices_ = attention.memory().worker_devices;
+    if (device_->has_ceilings()) {
+      ANNULUS_RETURN_IF_ERROR(device_->MeanCeiling(ANNULUS_CEILING_MEMORY_READ).status());
+    }
     // Not counted: makes the plan, leases the tensors and lets both allocate.
     ANNULUS_RETURN_IF_ERROR(attention.Run("warming up").status());
     for (const Series& series : series_) {
@@ -96,26 +102,31 @@ class RingBench {
     const double peak = device_->best_ceiling(ANNULUS_CEILING_MULTIPLY_ADD_F32);
     result.ceiling = {device_->threads(), device_->description(), peak,
                       device_->best_ceiling(ANNULUS_CEILING_MEMORY_READ)};
+    result.memory = memory_;
+    result.devices = devices_;
     for (const Series& series : series_) result.phases.push_back(PhaseOf(series, peak));
     return result;
   }
 
  private:
   absl::Status RunOnce(RingAttention* attention, const std::string& which) {
-    ANNULUS_ASSIGN_OR_RETURN(const double before,
-                             device_->MeanCeiling(ANNULUS_CEILING_MULTIPLY_ADD_F32));
+    ANNULUS_ASSIGN_OR_RETURN(const double before, MultiplyAdd());
     ANNULUS_ASSIGN_OR_RETURN(const Repetition repetition, attention->Run("ring " + which));
-    ANNULUS_ASSIGN_OR_RETURN(const double after,
-                             device_->MeanCeiling(ANNULUS_CEILING_MULTIPLY_ADD_F32));
+    ANNULUS_ASSIGN_OR_RETURN(const double after, MultiplyAdd());
     const ProgressBar bar("kernel " + which, [] { return -1.0; });
     for (Series& series : series_) {
       series.Add(
           series.direction == ring::Direction::kForward ? repetition.forward : *repetition.backward,
           (before + after) / 2);
       ANNULUS_ASSIGN_OR_RETURN(const double seconds, kernel_->Run(series.direction));
-      series.AddKernel(seconds);
+      series.AddKernel(seconds / devices_);
     }
     return absl::OkStatus();
+  }
+  // 0 where the device has no ceiling.
+  absl::StatusOr<double> MultiplyAdd() {
+    if (!device_->has_ceilings()) return 0.0;
+    return device_->MeanCeiling(ANNULUS_CEILING_MULTIPLY_ADD_F32);
   }
 
   const RunFlags& flags_;
@@ -124,6 +135,8 @@ class RingBench {
   std::unique_ptr<ComputeDevice> device_;
   std::unique_ptr<KernelCase> kernel_;  // after the device that its tensors belong to
   std::vector<Series> series_;
+  MemoryUsed memory_;
+  int devices_ = 1;
 };
 
 }  // namespace

@@ -14,11 +14,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json PhaseJson(const RingPhase& phase) {
+  const bool has_ceiling = phase.share > 0;
   return {{"flops", phase.flops},
           {"wall_seconds", SpreadJson(phase.wall_seconds)},
           {"flops_per_second", SpreadJson(phase.rate)},
-          {"share", phase.share},
-          {"window_share", SpreadJson(phase.window_share)},
+          {"share", has_ceiling ? Json(phase.share) : Json()},
+          {"window_share", has_ceiling ? SpreadJson(phase.window_share) : Json()},
           {"overlap_ratio", phase.overlap_ratio},
           {"exposed_comm_seconds", phase.exposed_comm_seconds},
           {"kernel_seconds", SpreadJson(phase.kernel_seconds)},
@@ -38,8 +39,10 @@ std::string PhaseText(const RingPhase& phase) {
   add("wall", SecondsText(phase.wall_seconds));
   add("rate", absl::StrFormat("%.1f GFLOP/s, median %.1f", phase.rate.max * 1e-9,
                               phase.rate.median * 1e-9));
-  add("share of multiply-adds",
-      absl::StrFormat("%.1f %%; beside them %s", 100 * phase.share, ShareText(phase.window_share)));
+  if (phase.share > 0) {
+    add("share of multiply-adds", absl::StrFormat("%.1f %%; beside them %s", 100 * phase.share,
+                                                  ShareText(phase.window_share)));
+  }
   add("overlap", absl::StrFormat("%.1f %%, exposed %s a rank", 100 * phase.overlap_ratio,
                                  FormatSeconds(phase.exposed_comm_seconds)));
   add("kernel, in one piece", SecondsText(phase.kernel_seconds));
@@ -57,7 +60,9 @@ std::string RingJson(const RunFlags& flags, int worker_threads, const Problem& p
             {"shape", ShapeJson(flags, problem)},
             {"worker_threads", worker_threads},
             {"emulate_link", flags.emulate_link},
-            {"device", CeilingJson(result.ceiling)}};
+            {"device", CeilingJson(result.ceiling)},
+            {"devices", result.devices},
+            {"client_memory", MemoryJson(result.memory)}};
   for (const RingPhase& phase : result.phases) {
     json[std::string(ring::Name(phase.direction))] = PhaseJson(phase);
   }
@@ -67,16 +72,19 @@ std::string RingJson(const RunFlags& flags, int worker_threads, const Problem& p
 std::string RingText(const RunFlags& flags, int worker_threads, const Problem& problem,
                      const RingBenchResult& result) {
   std::string text = HeaderText(flags, problem);
+  text += MemoryText(result.memory);
   absl::StrAppendFormat(
-      &text,
-      "%d workers x %d compute threads, %d repetitions; median (min to max) unless "
-      "said\n%s: multiply-adds %.1f GFLOP/s at best\n",
-      flags.shape.context_parallel_size, worker_threads, flags.repeat, result.ceiling.description,
-      result.ceiling.multiply_add * 1e-9);
+      &text, "%d workers x %d compute threads, %d repetitions; median (min to max) unless said\n%s",
+      flags.shape.context_parallel_size, worker_threads, flags.repeat, result.ceiling.description);
+  text += result.ceiling.multiply_add > 0
+              ? absl::StrFormat(": multiply-adds %.1f GFLOP/s at best\n",
+                                result.ceiling.multiply_add * 1e-9)
+              : ", which has no multiply-adds to measure itself by\n";
   for (const RingPhase& phase : result.phases) text += PhaseText(phase);
   text +=
       "\nring efficiency: the time of the same attention in one piece, on as many threads as all "
-      "workers have,\nof the wall time of the ring beside it.\n";
+      "workers have,\nof the wall time of the ring beside it; where they compute on several "
+      "devices, on one of them and\ndivided by their number.\n";
   return text;
 }
 

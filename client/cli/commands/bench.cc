@@ -3,12 +3,12 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "client/cli/bench/compute_device.h"
 #include "client/cli/bench/kernel_bench.h"
 #include "client/cli/bench/kernel_flags.h"
 #include "client/cli/bench/kernel_report.h"
 #include "client/cli/bench/ring_bench.h"
 #include "client/cli/commands/commands.h"
+#include "client/cli/device_memory/compute_device.h"
 #include "client/cli/embedded_cluster.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/text_output.h"
@@ -33,8 +33,7 @@ absl::StatusOr<std::string> BenchKernels(const bench::KernelFlags& flags) {
   ANNULUS_ASSIGN_OR_RETURN(const bench::KernelBenchOptions options,
                            bench::KernelOptionsFromFlags(flags));
   ANNULUS_RETURN_IF_ERROR(CheckOutput(flags.output));
-  ANNULUS_ASSIGN_OR_RETURN(const annulusComputeV1* api,
-                           bench::LoadComputePlugin(flags.compute_plugin));
+  ANNULUS_ASSIGN_OR_RETURN(const annulusComputeV1* api, LoadComputePlugin(flags.compute_plugin));
   ANNULUS_ASSIGN_OR_RETURN(const bench::KernelBenchResult result,
                            bench::RunKernelBench(api, options));
   return flags.format == Format::kJson ? bench::KernelJson(options, result)
@@ -55,8 +54,7 @@ absl::StatusOr<std::string> BenchRing(const RingBenchFlags& flags) {
   }
   ANNULUS_ASSIGN_OR_RETURN(RingJob job, ResolveRingJob(run));
   ANNULUS_RETURN_IF_ERROR(CheckOutput(flags.output));
-  ANNULUS_ASSIGN_OR_RETURN(const annulusComputeV1* api,
-                           bench::LoadComputePlugin(run.compute_plugin));
+  ANNULUS_ASSIGN_OR_RETURN(const annulusComputeV1* api, LoadComputePlugin(ComputePluginOf(run)));
   ANNULUS_ASSIGN_OR_RETURN(const bench::RingBenchResult result,
                            bench::RunRingBench(api, run, worker_threads, &job));
   return run.format == Format::kJson ? bench::RingJson(run, worker_threads, job.problem, result)
@@ -76,14 +74,9 @@ Command AddKernels(CLI::App* app) {
 Command AddRing(CLI::App* app) {
   auto flags = std::make_shared<RingBenchFlags>();
   flags->run.repeat = 5;
-  flags->run.compute_plugin = "cpu";
   AddRingFlags(app, &flags->run);
   app->add_option("--repeat", flags->run.repeat, "Runs so often (default 5)")
       ->check(CLI::Range(1, 1000000));
-  app->add_option("--compute-plugin", flags->run.compute_plugin,
-                  "Name or path of the compute plugin, here and in the workers that are started "
-                  "(default cpu)")
-      ->envname("ANNULUS_COMPUTE_PLUGIN");
   app->add_option("--output", flags->output, "File (default: standard output)");
   AddFormatFlag(app, &flags->run.format);
   app->footer(

@@ -63,6 +63,7 @@ class Run {
     }
     ANNULUS_ASSIGN_OR_RETURN(RingAttention attention,
                              RingAttention::Create(client, coordinator, flags_, job_));
+    result_.memory = attention.memory().Used();
     for (int i = 0; i < flags_.repeat; ++i) {
       ANNULUS_ASSIGN_OR_RETURN(
           Repetition repetition,
@@ -74,6 +75,7 @@ class Run {
       }
     }
     const ProblemTensors& tensors = attention.tensors();
+    if (flags_.verify || !flags_.output.empty()) ANNULUS_RETURN_IF_ERROR(attention.Collect());
     RoundOutput(tensors);
     if (flags_.verify) {
       ProgressBar bar("verifying", [] { return -1.0; });

@@ -45,6 +45,20 @@ TEST(ReportJson, HasTheDocumentedFieldsAndUnits) {
   }
 }
 
+TEST(ReportJson, SaysWhereTheTensorsLay) {
+  RunResult result = ResultOf(false);
+  result.memory.reason = "--client-memory host";
+  auto json = nlohmann::json::parse(ReportJson(RunFlags{}, result));
+  EXPECT_EQ(json["client_memory"]["place"], "host");
+  EXPECT_EQ(json["client_memory"]["reason"], "--client-memory host");
+  EXPECT_EQ(json["data_path"], "memfd");
+  result.memory = {.devices = "apart 0 at 0000:00:00.0", .reason = ""};
+  json = nlohmann::json::parse(ReportJson(RunFlags{}, result));
+  EXPECT_EQ(json["client_memory"]["place"], "device");
+  EXPECT_EQ(json["data_path"], "device");
+  EXPECT_EQ(MemoryText(MemoryUsed{}), "") << "goes without saying";
+}
+
 TEST(ReportJson, BackwardAddsToTheSums) {
   const auto json = nlohmann::json::parse(ReportJson(RunFlags{}, ResultOf(true)));
   EXPECT_EQ(json["wall_seconds"], 4);

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "client/cli/bench/compute_device.h"
+#include "client/cli/device_memory/compute_device.h"
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/flags.h"
 #include "server/base/plugin_library.h"
 #include "server/base/status_macros.h"
 
-namespace annulus::cli::bench {
+namespace annulus::cli {
 namespace {
 
 // Of about a millisecond each: longer than a thread takes to wake, shorter than a neighbour's turn.
@@ -31,30 +33,33 @@ absl::StatusOr<const annulusComputeV1*> LoadComputePlugin(const std::string& sel
 }
 
 absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Open(const annulusComputeV1* api,
-                                                                   int threads) {
+                                                                   int threads, int ordinal) {
   annulusComputeOptions options = {};
   options.struct_size = sizeof(options);
+  options.device_ordinal = ordinal;
   options.threads = threads;
-  if (api->run_ceiling == nullptr) {
-    return absl::UnimplementedError(
-        absl::StrCat("compute plugin \"", api->name, "\" has no ceiling to give a share of"));
-  }
   annulusDevice* opened = nullptr;
   if (api->open(&options, &opened) != ANNULUS_COMPUTE_OK) {
     return absl::FailedPreconditionError(
         absl::StrCat("compute device \"", api->name, "\" does not open: ", api->last_error()));
   }
   std::unique_ptr<ComputeDevice> device(new ComputeDevice(api, opened, threads));
-  annulusDeviceInfo info = {};
-  info.struct_size = sizeof(info);
-  ANNULUS_RETURN_IF_ERROR(device->Check(api->device_info(opened, &info)));
-  if (info.host_memory != 1) {
-    return absl::UnimplementedError(absl::StrCat("compute device \"", info.description,
-                                                 "\" has memory that the host cannot touch"));
-  }
-  device->description_ = info.description;
+  ANNULUS_RETURN_IF_ERROR(device->ReadInfo());
   ANNULUS_RETURN_IF_ERROR(device->MakeQueue());
   return device;
+}
+
+absl::Status ComputeDevice::ReadInfo() {
+  annulusDeviceInfo info = {};
+  info.struct_size = sizeof(info);
+  ANNULUS_RETURN_IF_ERROR(Check(api_->device_info(device_, &info)));
+  description_ = info.description;
+  bus_id_ = info.bus_id;
+  host_memory_ = info.host_memory == 1;
+  if (host_memory_ || (api_->abi_minor >= 2 && api_->copy != nullptr)) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("compute device \"", description_,
+                                               "\" has memory that the host cannot touch, and "
+                                               "cannot copy"));
 }
 
 absl::Status ComputeDevice::MakeQueue() {
@@ -96,6 +101,32 @@ absl::StatusOr<ComputeDevice::Memory> ComputeDevice::Allocate(size_t bytes) {
   return owned;
 }
 
+absl::Status ComputeDevice::Copy(const annulusCopyArgs& args) {
+  if (!host_memory_) return Time([&] { return api_->copy(stream_, &args); }).status();
+  for (size_t row = 0; row < args.rows; ++row) {
+    std::memcpy(static_cast<char*>(args.to) + row * args.to_pitch,
+                static_cast<const char*>(args.from) + row * args.from_pitch, args.row_bytes);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<client::DeviceMemoryHandle> ComputeDevice::Export(const void* memory) const {
+  annulusMemoryHandle exported = {};
+  exported.struct_size = sizeof(exported);
+  exported.descriptor = -1;
+  ANNULUS_RETURN_IF_ERROR(Check(api_->export_memory(device_, memory, &exported)));
+  client::DeviceMemoryHandle handle;
+  if (exported.kind == ANNULUS_MEMORY_DESCRIPTOR) {
+    handle.kind = client::DeviceMemoryHandle::Kind::kDescriptor;
+    handle.descriptor = exported.descriptor;
+  }
+  std::copy(std::begin(exported.ipc), std::end(exported.ipc), handle.ipc.begin());
+  handle.allocation_bytes = exported.bytes;
+  handle.offset = exported.offset;
+  handle.bus_id = bus_id_;
+  return handle;
+}
+
 absl::StatusOr<double> ComputeDevice::Time(const Enqueue& enqueue) {
   const auto start = std::chrono::steady_clock::now();
   ANNULUS_RETURN_IF_ERROR(Check(enqueue()));
@@ -117,4 +148,4 @@ absl::StatusOr<double> ComputeDevice::MeanCeiling(annulusCeiling ceiling) {
   return sum / kCeilingRuns;
 }
 
-}  // namespace annulus::cli::bench
+}  // namespace annulus::cli

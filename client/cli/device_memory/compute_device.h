@@ -8,15 +8,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "annulus/device_memory.h"
 #include "kernels/compute_plugin.h"
 
-namespace annulus::cli::bench {
+namespace annulus::cli {
 
 // The table of a compute plugin by name, path or "" (server/base/plugin_library.h). A usage error
 // that names --compute-plugin.
 absl::StatusOr<const annulusComputeV1*> LoadComputePlugin(const std::string& selection);
 
-// A device of this process with one stream, to be timed. Used from one thread.
+// A device that this process opened by a compute plugin, with one stream: to be timed, and to hold
+// memory that workers on the same device use in place. Used from one thread.
 class ComputeDevice {
  public:
   // Puts work on the stream.
@@ -28,9 +30,10 @@ class ComputeDevice {
   };
   using Memory = std::unique_ptr<void, FreeMemory>;  // not longer than the device
 
-  // FAILED_PRECONDITION if the plugin refuses, UNIMPLEMENTED if the host cannot touch its memory.
+  // FAILED_PRECONDITION if the plugin refuses, UNIMPLEMENTED if neither the host can touch its
+  // memory nor the device copy.
   static absl::StatusOr<std::unique_ptr<ComputeDevice>> Open(const annulusComputeV1* api,
-                                                             int threads);
+                                                             int threads, int ordinal = 0);
   ~ComputeDevice();
   ComputeDevice(const ComputeDevice&) = delete;
   ComputeDevice& operator=(const ComputeDevice&) = delete;
@@ -39,15 +42,26 @@ class ComputeDevice {
   annulusDevice* device() const { return device_; }
   annulusStream* stream() const { return stream_; }
   const std::string& description() const { return description_; }
+  // "0000:3b:00.0"; empty: not on a bus.
+  const std::string& bus_id() const { return bus_id_; }
   int threads() const { return threads_; }
+  // Whether another process on this device can be told of its memory.
+  bool exports() const { return !host_memory_ && api_->export_memory != nullptr; }
 
   // OK, or the reason that the plugin gives.
   absl::Status Check(annulusComputeStatus status) const;
   // 64-byte aligned, zeroed.
   absl::StatusOr<Memory> Allocate(size_t bytes);
+  // Copies rows between the host's memory and the device's; done when it returns.
+  absl::Status Copy(const annulusCopyArgs& args);
+  // Memory of Allocate as RankClient::LeaseDeviceMemory takes it. A descriptor in it is the
+  // caller's to close.
+  absl::StatusOr<client::DeviceMemoryHandle> Export(const void* memory) const;
   // Seconds from before the call until the device has done what it put on the stream.
   absl::StatusOr<double> Time(const Enqueue& enqueue);
 
+  // Whether the plugin has ceilings to give a share of; MeanCeiling needs them.
+  bool has_ceilings() const { return api_->run_ceiling != nullptr; }
   // Runs a ceiling a few times and returns the mean rate a second: operations or bytes.
   absl::StatusOr<double> MeanCeiling(annulusCeiling ceiling);
   // The best rate that any run of MeanCeiling has seen; 0 before the first.
@@ -56,6 +70,7 @@ class ComputeDevice {
  private:
   ComputeDevice(const annulusComputeV1* api, annulusDevice* device, int threads)
       : api_(api), device_(device), threads_(threads) {}
+  absl::Status ReadInfo();
   absl::Status MakeQueue();
 
   const annulusComputeV1* api_;
@@ -63,8 +78,10 @@ class ComputeDevice {
   annulusStream* stream_ = nullptr;
   annulusEvent* event_ = nullptr;
   std::string description_;
+  std::string bus_id_;
+  bool host_memory_ = true;
   int threads_;
   double best_[2] = {};
 };
 
-}  // namespace annulus::cli::bench
+}  // namespace annulus::cli
