@@ -9,12 +9,10 @@
 namespace annulus::kernels::cuda {
 namespace {
 
-constexpr int64_t kUnitsMax = (int64_t{1} << 31) - 1;
-constexpr int64_t kHeadDimMaxHopper = 128;
 constexpr int kKeyRows = BackwardShape<128>::kKeys;
 static_assert(kKeyRows == BackwardShape<64>::kKeys);
 
-KernelId KernelFor(const annulusTensor& q) {
+KernelId BackwardKernelFor(const annulusTensor& q) {
   if (q.dtype == ANNULUS_BF16) {
     return q.head_dim <= 64 ? KernelId::kBackwardHopperBf16_64 : KernelId::kBackwardHopperBf16_128;
   }
@@ -66,7 +64,7 @@ absl::Status CheckHopperTakes(const annulusAttendBackwardArgs& args) {
 
 absl::StatusOr<HopperBackwardPlan> PlanHopperBackward(const annulusAttendBackwardArgs& args,
                                                       int blocks_max) {
-  const KernelId kernel = KernelFor(args.q);
+  const KernelId kernel = BackwardKernelFor(args.q);
   const int query_rows = ShapeOf(kernel).tile_rows;
   HopperBackwardPlan plan = {
       {args.q, query_rows}, {args.d_o, query_rows}, {args.k, kKeyRows}, {args.v, kKeyRows}, 0, {}};

@@ -10,16 +10,14 @@
 namespace annulus::kernels::cuda {
 namespace {
 
-constexpr int64_t kUnitsMax = (int64_t{1} << 31) - 1;
 // Keys and values that blocks in flight read together. The cache of an H100 holds 50 MB.
 constexpr int64_t kSectionBytes = int64_t{32} << 20;
-constexpr int64_t kHeadDimMaxHopper = 128;
 
 bool IsHopper(const DeviceProperties& properties) {
   return properties.capability_major == 9 && properties.capability_minor == 0;
 }
 
-KernelId KernelFor(const annulusTensor& q) {
+KernelId ForwardKernelFor(const annulusTensor& q) {
   if (q.dtype == ANNULUS_BF16) {
     return q.head_dim <= 64 ? KernelId::kAttendHopperBf16_64 : KernelId::kAttendHopperBf16_128;
   }
@@ -107,7 +105,7 @@ absl::Status CheckHopperTakes(const annulusAttendArgs& args) {
 }
 
 absl::StatusOr<HopperAttendPlan> PlanHopperAttend(const annulusAttendArgs& args, int blocks_max) {
-  const KernelId kernel = KernelFor(args.q);
+  const KernelId kernel = ForwardKernelFor(args.q);
   const int query_rows = ShapeOf(kernel).tile_rows;
   HopperAttendPlan plan = {{args.q, query_rows}, {args.k, kWalkKeys}, {args.v, kWalkKeys}, {}};
   const auto kv_lists = SegmentLists(args.kv_spans, args.kv_span_count, kWalkKeys);

@@ -4,6 +4,7 @@
 // From a call's arguments to launches of the kernels of compute capability 9.0, and the choice
 // between them and the portable ones. Pure.
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,6 +17,10 @@
 #include "kernels/cuda/tensor_map.h"
 
 namespace annulus::kernels::cuda {
+
+// What the walks of units count to, and the widest head of these kernels.
+inline constexpr int64_t kUnitsMax = (int64_t{1} << 31) - 1;
+inline constexpr int64_t kHeadDimMaxHopper = 128;
 
 // Which kernels a device uses: annulusComputeOptions.provider.
 enum class Provider {

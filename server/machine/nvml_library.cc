@@ -18,20 +18,20 @@ constexpr int kSuccess = 0;
 constexpr int kAccessOk = 0;
 constexpr unsigned kMigEnabled = 1;
 
-// nvmlPciInfo_t of nvmlDeviceGetPciInfo_v3.
-struct PciInfo {
-  char legacy_bus_id[16];
-  unsigned domain;
-  unsigned bus;
-  unsigned device;
-  unsigned device_id;
-  unsigned subsystem_id;
-  char bus_id[32];
-};
-
 }  // namespace
 
 struct NvmlLibrary::Calls {
+  // nvmlPciInfo_t of nvmlDeviceGetPciInfo_v3.
+  struct PciInfo {
+    char legacy_bus_id[16];
+    unsigned domain;
+    unsigned bus;
+    unsigned device;
+    unsigned device_id;
+    unsigned subsystem_id;
+    char bus_id[32];
+  };
+
   int (*init)() = nullptr;
   int (*shutdown)() = nullptr;
   const char* (*error_string)(int) = nullptr;
@@ -108,7 +108,7 @@ absl::StatusOr<NvmlLibrary::Device> NvmlLibrary::FindDevice(unsigned index) cons
 }
 
 absl::StatusOr<std::string> NvmlLibrary::BusId(Device device) const {
-  PciInfo info{};
+  Calls::PciInfo info{};
   const absl::Status status = ToStatus(calls_->pci_info(device, &info), "nvmlDeviceGetPciInfo");
   if (!status.ok()) return status;
   return absl::StrFormat("%04x:%02x:%02x.0", info.domain, info.bus, info.device);

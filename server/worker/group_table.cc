@@ -175,16 +175,17 @@ absl::StatusOr<RankHandles> GroupTable::Prepare(const GroupAssignment& assignmen
         absl::StrCat("group ", assignment.group, " has moved on to epoch ", assignment.epoch)));
   }
   auto transport = OpenTransport(assignment);
+  const absl::Status opened = transport.status();
   std::shared_ptr<Group> group;
-  if (transport.ok()) {  // registers memory, so without the lock
+  if (opened.ok()) {  // registers memory, so without the lock
     group = closer_.Watch(std::make_unique<Group>(assignment, *std::move(transport), wire_memory_));
   }
   std::lock_guard lock(mutex_);
   Entry& entry = entries_[assignment.group];
-  if (!transport.ok()) {
+  if (!opened.ok()) {
     // The same epoch may be tried again.
     if (entry.epoch == assignment.epoch) entry.epoch = assignment.epoch - 1;
-    return transport.status();
+    return opened;
   }
   if (entry.epoch != assignment.epoch) {
     return Stale(assignment.group, entry.epoch, assignment.epoch);

@@ -210,7 +210,7 @@ class Interpreter {
   std::vector<std::vector<std::vector<double>>> buffers_;  // by rank and slot
 };
 
-double Dot(const double* a, const double* b, int dim) {
+double RowProduct(const double* a, const double* b, int dim) {
   double sum = 0;
   for (int d = 0; d < dim; ++d) sum += a[d] * b[d];
   return sum;
@@ -259,7 +259,7 @@ absl::StatusOr<AttentionResult> RunForward(const Plan& plan, const AttentionInpu
       for (size_t i = 0; i < keys.size(); ++i) {
         if (!Attends(plan, compute, query, keys[i])) continue;
         const double* q = &input.q[static_cast<size_t>(query * dim)];
-        Merge(Dot(q, rows[i], dim), rows[i] + dim, dim,
+        Merge(RowProduct(q, rows[i], dim), rows[i] + dim, dim,
               &machine.states()[static_cast<size_t>(query)]);
       }
     }
@@ -294,12 +294,12 @@ absl::StatusOr<AttentionResult> RunBackward(const Plan& plan, const AttentionInp
     const std::vector<int64_t> keys = ring::Positions(compute.kv);
     for (const int64_t query : ring::Positions(compute.q)) {
       const auto at = static_cast<size_t>(query * dim);
-      const double delta = Dot(&input.d_o[at], &forward.o[at], dim);
+      const double delta = RowProduct(&input.d_o[at], &forward.o[at], dim);
       for (size_t i = 0; i < keys.size(); ++i) {
         if (!Attends(plan, compute, query, keys[i])) continue;
-        const double p =
-            std::exp(Dot(&input.q[at], rows[i], dim) - forward.lse[static_cast<size_t>(query)]);
-        const double ds = p * (Dot(&input.d_o[at], rows[i] + dim, dim) - delta);
+        const double p = std::exp(RowProduct(&input.q[at], rows[i], dim) -
+                                  forward.lse[static_cast<size_t>(query)]);
+        const double ds = p * (RowProduct(&input.d_o[at], rows[i] + dim, dim) - delta);
         for (int d = 0; d < dim; ++d) {
           const size_t element = at + static_cast<size_t>(d);
           out.dq[element] += ds * rows[i][d];

@@ -8,9 +8,6 @@
 namespace annulus::ring {
 namespace {
 
-constexpr char kResident[] = "res";
-constexpr char kHome[] = "dkv_home";
-
 // One owner's block on its way: `round` windows and `inner` ranks from home.
 struct Block {
   int windows;  // n
@@ -74,12 +71,12 @@ struct Backward {
     const int rank = block.RankAt(j, t);
     if (j == 0 && t == 0) return {rank, kOwnSlot};
     if (t < block.width - 1 || j == 0) return {rank, Buffer("inner", StepAt(j, t) - 1)};
-    return {rank, j == block.windows - 1 ? kResident : Buffer("outer", j + 1)};
+    return {rank, j == block.windows - 1 ? kResidentSlot : Buffer("outer", j + 1)};
   }
   Place GradientAt(int j, int t) const {
     const int rank = block.RankAt(j, t);
     if (t > 0) return {rank, Buffer("g", StepAt(j, t))};
-    return {rank, j > 0 ? Buffer("sum", j) : kHome};
+    return {rank, j > 0 ? Buffer("sum", j) : kGradientHome};
   }
 };
 
@@ -158,7 +155,7 @@ Plan DoubleRingBackward(const Spec& spec) {
   const int first = spec.keep_resident ? 0 : 1;
   PlanBuilder plan(spec, Algorithm::kDoubleRing, spec.window_size,
                    first + spec.context_parallel_size);
-  plan.SetGradientHome(kHome);
+  plan.SetGradientHome(kGradientHome);
   ForEachBlock(spec, [&](const Block& block) {
     const Backward path{block, first};
     BackwardKv(spec, path, &plan);

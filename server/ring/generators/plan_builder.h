@@ -17,6 +17,10 @@ struct Place {
   std::string slot;
 };
 
+// Slots of every plan: the KV that is a rank's own at the end, and where its gradients come home.
+inline constexpr char kResidentSlot[] = "res";
+inline constexpr char kGradientHome[] = "dkv_home";
+
 // What the generators share: lays down the computes and transfers of a path, leaving out the tiles
 // that the mask empties and the hops that carry nothing.
 class PlanBuilder {

@@ -8,9 +8,6 @@
 namespace annulus::ring {
 namespace {
 
-constexpr char kResident[] = "res";
-constexpr char kHome[] = "dkv_home";
-
 // What the backward wants of owner's block at the rank that held it last in the forward.
 Pieces BackwardNeeds(const PlanBuilder& plan, int ranks, int owner) {
   Pieces needed = 0;
@@ -48,10 +45,10 @@ void BackwardPath(const Spec& spec, int owner, PlanBuilder* plan) {
   const auto rank_of = [&](int distance) { return (owner + distance) % n; };
   const auto held = [&](int distance) -> std::string {
     if (distance == 0) return kOwnSlot;
-    return distance == n - 1 ? kResident : Buffer("inner", step_of(distance) - 1);
+    return distance == n - 1 ? kResidentSlot : Buffer("inner", step_of(distance) - 1);
   };
   const auto into = [&](int distance) -> std::string {
-    return distance == 0 ? kHome : Buffer("g", step_of(distance));
+    return distance == 0 ? kGradientHome : Buffer("g", step_of(distance));
   };
 
   Pieces later = 0;
@@ -98,7 +95,7 @@ Plan RingBackward(const Spec& spec) {
   const int n = spec.context_parallel_size;
   PlanBuilder plan(spec, Algorithm::kRing, NamedWindow(spec),
                    spec.keep_resident || n == 1 ? n : n + 1);
-  plan.SetGradientHome(kHome);
+  plan.SetGradientHome(kGradientHome);
   for (int owner = 0; owner < n; ++owner) BackwardPath(spec, owner, &plan);
   return std::move(plan).Finish();
 }

@@ -7,8 +7,8 @@
 namespace annulus::transport {
 namespace {
 
-constexpr uint32_t kMagic = 0x31464E41;  // "ANF1"
-constexpr uint8_t kVersion = 1;
+constexpr uint32_t kFrameMagic = 0x31464E41;  // "ANF1"
+constexpr uint8_t kFrameVersion = 1;
 constexpr size_t kHeaderCrcAt = 60;
 
 bool LengthAllowed(FrameType type, uint32_t length) {
@@ -31,8 +31,8 @@ bool LengthAllowed(FrameType type, uint32_t length) {
 
 FrameHeader EncodeFrame(const Frame& frame) {
   FrameHeader bytes{};
-  PutField(bytes.data(), 0, kMagic);
-  bytes[4] = kVersion;
+  PutField(bytes.data(), 0, kFrameMagic);
+  bytes[4] = kFrameVersion;
   bytes[5] = static_cast<uint8_t>(frame.type);
   PutField(bytes.data(), 8, frame.source);
   PutField(bytes.data(), 12, frame.length);
@@ -48,8 +48,8 @@ FrameHeader EncodeFrame(const Frame& frame) {
 
 FrameError DecodeFrame(std::span<const uint8_t, kFrameBytes> bytes, Frame* frame) {
   const uint8_t* at = bytes.data();
-  if (GetField<uint32_t>(at, 0) != kMagic) return FrameError::kMagic;
-  if (at[4] != kVersion) return FrameError::kVersion;
+  if (GetField<uint32_t>(at, 0) != kFrameMagic) return FrameError::kMagic;
+  if (at[4] != kFrameVersion) return FrameError::kVersion;
   if (GetField<uint32_t>(at, kHeaderCrcAt) != Crc32cOf(at, kHeaderCrcAt))
     return FrameError::kChecksum;
   if (GetField<uint16_t>(at, 6) != 0) return FrameError::kReserved;

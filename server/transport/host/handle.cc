@@ -13,8 +13,8 @@
 namespace annulus::transport {
 namespace {
 
-constexpr uint32_t kMagic = 0x31484E41;  // "ANH1"
-constexpr uint16_t kVersion = 1;
+constexpr uint32_t kHandleMagic = 0x31484E41;  // "ANH1"
+constexpr uint16_t kHandleVersion = 1;
 constexpr size_t kCrcAt = ANNULUS_TRANSPORT_HANDLE_BYTES - 4;
 
 // FNV-1a; names are told apart by it, nothing is kept secret by it.
@@ -31,8 +31,8 @@ uint64_t Hash(std::string_view text, uint64_t hash = 0xcbf29ce484222325ull) {
 annulusTransportHandle EncodeHandle(const HandleInfo& info) {
   annulusTransportHandle handle{};
   uint8_t* at = handle.bytes;
-  PutField(at, 0, kMagic);
-  PutField(at, 4, kVersion);
+  PutField(at, 0, kHandleMagic);
+  PutField(at, 4, kHandleVersion);
   at[6] = info.ipv6 ? 6 : 4;
   PutField(at, 8, info.rank);
   PutField(at, 12, info.size);
@@ -49,7 +49,7 @@ annulusTransportHandle EncodeHandle(const HandleInfo& info) {
 
 std::optional<HandleInfo> DecodeHandle(const annulusTransportHandle& handle) {
   const uint8_t* at = handle.bytes;
-  if (GetField<uint32_t>(at, 0) != kMagic || GetField<uint16_t>(at, 4) != kVersion)
+  if (GetField<uint32_t>(at, 0) != kHandleMagic || GetField<uint16_t>(at, 4) != kHandleVersion)
     return std::nullopt;
   if (GetField<uint32_t>(at, kCrcAt) != Crc32cOf(at, kCrcAt)) return std::nullopt;
   if (at[6] != 4 && at[6] != 6) return std::nullopt;

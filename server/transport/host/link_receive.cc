@@ -12,7 +12,7 @@ namespace annulus::transport {
 namespace {
 
 constexpr size_t kReadBudget = size_t{1} << 20;  // bytes per turn, then other links get theirs
-constexpr size_t kMaxPieces = 64;
+constexpr size_t kPiecesReadMax = 64;
 constexpr size_t kReadyMax = size_t{1} << 16;
 constexpr size_t kAbandonedMax = size_t{1} << 16;
 
@@ -61,7 +61,7 @@ ssize_t Link::ReadSome() {
   // Straight to where the bytes belong; the buffer is empty while a payload is open.
   msghdr message{};
   message.msg_iov = targets_.data() + target_index_;
-  message.msg_iovlen = std::min(targets_.size() - target_index_, kMaxPieces);
+  message.msg_iovlen = std::min(targets_.size() - target_index_, kPiecesReadMax);
   const ssize_t got = ::recvmsg(fd_.get(), &message, MSG_DONTWAIT);
   if (got > 0) Landed(static_cast<size_t>(got));
   return got;

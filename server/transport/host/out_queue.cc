@@ -10,7 +10,7 @@
 namespace annulus::transport {
 namespace {
 
-constexpr size_t kMaxPieces = 64;
+constexpr size_t kPiecesWrittenMax = 64;
 
 }  // namespace
 
@@ -40,14 +40,15 @@ void OutQueue::Detach() {
 
 OutQueue::Result OutQueue::Flush(int fd) {
   while (!empty()) {
-    std::array<iovec, kMaxPieces> pieces;
+    std::array<iovec, kPiecesWrittenMax> pieces;
     size_t count = 0;
     if (head_sent_ < head_.size()) {
       pieces[count++] = {head_.data() + head_sent_, head_.size() - head_sent_};
     }
     size_t next = borrowed_index_;
-    while (next < borrowed_.size() && count < kMaxPieces) pieces[count++] = borrowed_[next++];
-    if (next == borrowed_.size() && !tail_.empty() && count < kMaxPieces) {
+    while (next < borrowed_.size() && count < kPiecesWrittenMax)
+      pieces[count++] = borrowed_[next++];
+    if (next == borrowed_.size() && !tail_.empty() && count < kPiecesWrittenMax) {
       pieces[count++] = {tail_.data(), tail_.size()};
     }
     msghdr message{};

@@ -27,8 +27,8 @@ annulusCompletion* EndOf(annulusRequest* request) {
   return reinterpret_cast<annulusCompletion*>(request);
 }
 
-annulusTransportStatus Open(const annulusTransportOptions* options, annulusTransport** transport,
-                            annulusTransportHandle* handle) {
+annulusTransportStatus OpenNull(const annulusTransportOptions* options,
+                                annulusTransport** transport, annulusTransportHandle* handle) {
   if (options == nullptr || transport == nullptr || handle == nullptr || options->size < 1 ||
       options->rank < 0 || options->rank >= options->size) {
     return ANNULUS_TRANSPORT_INVALID_ARGUMENT;
@@ -134,7 +134,7 @@ const annulusTransportV1* NullTransport() {
       .abi_minor = 2,
       .name = "null",
       .caps = ANNULUS_TRANSPORT_CAP_HOST_MEMORY | ANNULUS_TRANSPORT_CAP_DEVICE_MEMORY,
-      .open = Open,
+      .open = OpenNull,
       .connect = Connect,
       .register_memory = nullptr,
       .deregister_memory = nullptr,

@@ -23,8 +23,8 @@ Defaults& TheDefaults() {
   return defaults;
 }
 
-annulusTransportStatus Open(const annulusTransportOptions* options, annulusTransport** transport,
-                            annulusTransportHandle* handle) {
+annulusTransportStatus OpenPaced(const annulusTransportOptions* options,
+                                 annulusTransport** transport, annulusTransportHandle* handle) {
   return Border::OpenWith(options, transport, handle, [&](auto* opened) {
     const annulusTransportV1* inner = nullptr;
     PacingModel model;
@@ -48,7 +48,7 @@ const char* OpenError() {
 
 annulusTransportV1 MakeTable() {
   annulusTransportV1 table = Border::Table("pacing", ANNULUS_TRANSPORT_CAP_HOST_MEMORY);
-  table.open = Open;
+  table.open = OpenPaced;
   table.open_error = OpenError;
   return table;
 }
