@@ -28,7 +28,7 @@ void CheckCuda(cudaError_t error, const char* what) {
 
 }  // namespace
 
-GpuDevice::GpuDevice(const char* provider) {
+GpuDevice::GpuDevice(const char* provider, bool deterministic) {
   library_ = dlopen(PluginPath().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library_ == nullptr) {
     missing_ = dlerror();
@@ -37,6 +37,7 @@ GpuDevice::GpuDevice(const char* provider) {
   api_ = static_cast<const annulusComputeV1*>(dlsym(library_, ANNULUS_COMPUTE_V1_SYMBOL));
   annulusComputeOptions options = {sizeof(options), 0, 1};
   options.provider = provider;
+  options.deterministic = deterministic ? 1 : 0;
   if (api_->open(&options, &device_) != ANNULUS_COMPUTE_OK) {
     missing_ = api_->last_error();
     const bool of_provider = missing_.rfind("provider", 0) == 0;  // there is a device

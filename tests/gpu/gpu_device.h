@@ -17,8 +17,8 @@ namespace annulus::kernels {
 // ../lib/libannulus-compute-cuda.so beside the folder of this program.
 class GpuDevice {
  public:
-  // provider: of annulusComputeOptions; null: the plugin's choice.
-  explicit GpuDevice(const char* provider = nullptr);
+  // provider and deterministic: of annulusComputeOptions; null: the plugin's choice.
+  explicit GpuDevice(const char* provider = nullptr, bool deterministic = false);
   ~GpuDevice();
   GpuDevice(const GpuDevice&) = delete;
   GpuDevice& operator=(const GpuDevice&) = delete;

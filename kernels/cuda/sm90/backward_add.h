@@ -64,14 +64,14 @@ class BackwardAdder {
     if (p_.turns != nullptr) t_.Await(turn.counter, turn.own);
     AddRows(first, rows);
     if (p_.turns != nullptr) {
-      t_.NamedSync(kAdderBarrier, 32);
+      t_.SyncWarp();
       if (lane_ == 0) t_.PassOn(turn.counter, turn.next);
     }
   }
 
   // All lanes have read it.
   ANNULUS_KERNEL_INLINE void Release(uint32_t empty) {
-    t_.NamedSync(kAdderBarrier, 32);
+    t_.SyncWarp();
     if (lane_ == 0) t_.BarrierArrive(empty);
   }
 

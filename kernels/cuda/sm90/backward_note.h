@@ -43,7 +43,7 @@ class BackwardNoter {
     for (uint32_t query = lane_; query < Shape::kQueries; query += 32) {
       alive = NoteQuery(notes, query) && alive;
     }
-    const bool any_dead = t_.NamedSyncOr(kNoterBarrier, 32, !alive);
+    const bool any_dead = t_.AnyInWarp(!alive);
     if (any_dead && lane_ == 0) t_.StoreWord(notes, static_cast<uint32_t>(QueryKind::kPartial));
   }
 

@@ -91,8 +91,6 @@ inline constexpr int kWeightsReady = 1;  // both warpgroups have written d_score
 inline constexpr int kSumsFree = 2;      // the room for sums may be written
 inline constexpr int kSumsReady = 3;     // and be added from
 inline constexpr int kTileVote = 4;
-inline constexpr int kNoterBarrier = 5;
-inline constexpr int kAdderBarrier = 6;
 
 // What the loader says of the tile of queries in a stage.
 enum class QueryKind : uint32_t {

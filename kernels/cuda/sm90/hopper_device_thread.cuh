@@ -166,6 +166,12 @@ class HopperDeviceThread {
         : "memory");
     return any != 0;
   }
+  __device__ __forceinline__ void SyncWarp() const { __syncwarp(); }
+  __device__ __forceinline__ bool AnyInWarp(bool flag) const {
+    const bool any = __any_sync(0xffffffffu, flag) != 0;
+    __syncwarp();  // a vote orders no memory
+    return any;
+  }
   __device__ __forceinline__ bool ElectOne() const {
     int elected;
     asm volatile(

@@ -56,6 +56,8 @@
 //   void NamedSync(int id, int threads);         ids 1 .. 15; threads a multiple of 32
 //   void NamedArrive(int id, int threads);
 //   bool NamedSyncOr(int id, int threads, bool flag);    and whether the flag is set in any of them
+//   void SyncWarp();                             the lanes of a warp, wherever each comes from
+//   bool AnyInWarp(bool flag);                   and whether the flag is set in any of them
 //   bool ElectOne();                             true in one thread of the warp; all of it calls
 //   template <int kRegisters> void IncreaseRegisters();  and DecreaseRegisters: setmaxnreg, by all
 //                                                        warps of a warpgroup

@@ -152,6 +152,11 @@ bool HopperThread::NamedSyncOr(int id, int threads, bool flag) {
   return barrier.result[round % 2];
 }
 
+bool HopperThread::AnyInWarp(bool flag) {
+  return NamedSyncOr(HopperEmulator::kNamedBarriers + thread_ / HopperEmulator::kWarpThreads,
+                     HopperEmulator::kWarpThreads, flag);
+}
+
 // Any lane may be the one, but the same for the whole warp.
 bool HopperThread::ElectOne() {
   const uint32_t draw = emulator_->seed_ + 2654435761u * (++elections_ + 97u * (thread_ / 32));
@@ -355,7 +360,9 @@ bool HopperEmulator::Gather(HopperThread& thread, Gathering& gathering, HopperTh
 }
 
 void HopperEmulator::ArriveNamed(const HopperThread& thread, int id, int threads, bool flag) {
-  if (id < 0 || id >= kNamedBarriers || threads % kWarpThreads != 0 || threads < kWarpThreads) {
+  const bool own_warp = id == kNamedBarriers + thread.thread_ / kWarpThreads;
+  if (id < 0 || (id >= kNamedBarriers && !own_warp) || threads % kWarpThreads != 0 ||
+      threads < kWarpThreads) {
     BreakRule(absl::StrCat("named barrier ", id, " of ", threads, " threads"));
   }
   NamedBarrier& barrier = named_[id];
@@ -436,7 +443,7 @@ void HopperEmulator::Deadlock() const {
 void HopperEmulator::CheckEnd() const {
   if (!loads_.empty()) BreakRule("the block ended with loads under way");
   for (const HopperMatrix& matrix : matrices_) matrix.CheckIdle();
-  for (int id = 0; id < kNamedBarriers; ++id) {
+  for (size_t id = 0; id < named_.size(); ++id) {
     if (named_[id].arrived != 0) {
       BreakRule(absl::StrCat("the block ended with ", named_[id].arrived,
                              " arrivals at named barrier ", id));

@@ -76,6 +76,8 @@ class HopperThread {
   void NamedSync(int id, int threads) { NamedSyncOr(id, threads, false); }
   void NamedArrive(int id, int threads);
   bool NamedSyncOr(int id, int threads, bool flag);
+  void SyncWarp() { AnyInWarp(false); }
+  bool AnyInWarp(bool flag);
   bool ElectOne();
   template <int kRegisters>
   void IncreaseRegisters() {
@@ -178,7 +180,8 @@ class HopperEmulator {
   friend class HopperThread;
   friend class HopperGrid;
   static constexpr int kWarpThreads = 32;
-  static constexpr int kNamedBarriers = 16;  // 0 is Sync
+  static constexpr int kWarpsMax = 32;
+  static constexpr int kNamedBarriers = 16;  // 0 is Sync; behind them, one for each warp
   static constexpr int kRegisterFile = 65536;
 
   // What the threads of a warp or a warpgroup come to together.
@@ -243,7 +246,7 @@ class HopperEmulator {
   std::unique_ptr<HopperMemory> memory_;
   std::vector<HopperMatrix> matrices_;  // by warpgroup
   std::vector<Gathering> of_warps_, of_warpgroups_;
-  std::array<NamedBarrier, kNamedBarriers> named_;
+  std::array<NamedBarrier, kNamedBarriers + kWarpsMax> named_;
   std::map<uint32_t, Barrier> barriers_;
   std::vector<Load> loads_;
   int free_registers_ = 0;
