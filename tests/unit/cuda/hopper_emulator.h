@@ -181,6 +181,9 @@ class HopperEmulator {
   friend class HopperGrid;
   static constexpr int kWarpThreads = 32;
   static constexpr int kWarpsMax = 32;
+  // What lanes or warps gather for.
+  static constexpr uint32_t kShuffle = 1;
+  static constexpr uint32_t kProducts = 2;   // and how many commits are left
   static constexpr int kNamedBarriers = 16;  // 0 is Sync; behind them, one for each warp
   static constexpr int kRegisterFile = 65536;
 
