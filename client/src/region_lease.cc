@@ -93,6 +93,28 @@ bool ReceiveReply(int fd, RegionReply* reply, const Patience& patience) {
 
 }  // namespace
 
+absl::StatusOr<int> ConnectRegionSocket(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return absl::NotFoundError("the worker names no region socket");
+  }
+  const bool abstract_name = path[0] == '@';
+  std::memcpy(address.sun_path, path.data(), path.size());
+  if (abstract_name) address.sun_path[0] = '\0';
+  const size_t length = offsetof(sockaddr_un, sun_path) + path.size() + !abstract_name;
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return absl::ResourceExhaustedError("no socket to be had");
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length)) ==
+      0) {
+    return fd;
+  }
+  const std::string reason = std::strerror(errno);
+  close(fd);
+  return absl::NotFoundError(
+      absl::StrCat("the worker's region socket is not to be reached from here: ", reason));
+}
+
 RegionLeases::RegionLeases(std::string socket_path, std::string session_id,
                            std::function<bool()> alive)
     : socket_path_(std::move(socket_path)),
@@ -112,25 +134,7 @@ void RegionLeases::DropLocked() {
 
 absl::Status RegionLeases::ConnectLocked() {
   if (socket_ >= 0) return absl::OkStatus();
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  // A leading '@' names a socket of the abstract namespace.
-  const bool abstract_name = !socket_path_.empty() && socket_path_[0] == '@';
-  if (socket_path_.empty() || socket_path_.size() >= sizeof(address.sun_path)) {
-    return absl::NotFoundError("the worker names no region socket");
-  }
-  std::memcpy(address.sun_path, socket_path_.data(), socket_path_.size());
-  if (abstract_name) address.sun_path[0] = '\0';
-  const size_t length = offsetof(sockaddr_un, sun_path) + socket_path_.size() + !abstract_name;
-  socket_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (socket_ < 0) return absl::ResourceExhaustedError("no socket to be had");
-  if (connect(socket_, reinterpret_cast<const sockaddr*>(&address),
-              static_cast<socklen_t>(length)) != 0) {
-    const std::string reason = std::strerror(errno);
-    DropLocked();
-    return absl::NotFoundError(
-        absl::StrCat("the worker's region socket is not to be reached from here: ", reason));
-  }
+  ANNULUS_ASSIGN_OR_RETURN(socket_, ConnectRegionSocket(socket_path_));
   return absl::OkStatus();
 }
 

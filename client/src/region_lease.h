@@ -8,11 +8,17 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "client/src/region.h"
 
 namespace annulus::client {
+
+// Connects to a worker's region socket: a path, or with a leading '@' a name of the abstract
+// namespace. The descriptor, non-blocking, is the caller's to close. NOT_FOUND: no such socket
+// here, as on another host. RESOURCE_EXHAUSTED: no descriptor to be had.
+absl::StatusOr<int> ConnectRegionSocket(const std::string& path);
 
 // The regions that one worker of this host has leased in one session, over its UNIX socket
 // (server/base/region_protocol.h). Thread safe. Every exchange has a deadline.

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/device_memory/client_memory.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <cstddef>
-#include <cstring>
 #include <map>
 #include <set>
 #include <utility>
@@ -14,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "client/src/coordinator_link.h"
+#include "client/src/region_lease.h"
 #include "server/base/status_macros.h"
 
 namespace annulus::cli {
@@ -51,18 +48,9 @@ std::string PluginFor(const RunFlags& flags, const std::vector<v1::WorkerHello>&
 
 // Whether the socket that takes regions is one of this host (and network namespace).
 bool Reachable(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) return false;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  const bool abstract_name = path[0] == '@';
-  if (abstract_name) address.sun_path[0] = '\0';
-  const size_t length = offsetof(sockaddr_un, sun_path) + path.size() + !abstract_name;
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const bool reached = fd >= 0 && connect(fd, reinterpret_cast<const sockaddr*>(&address),
-                                          static_cast<socklen_t>(length)) == 0;
-  if (fd >= 0) close(fd);
-  return reached;
+  const absl::StatusOr<int> fd = client::ConnectRegionSocket(path);
+  if (fd.ok()) close(*fd);
+  return fd.ok();
 }
 
 // Opens each device that a member computes on. The error is the reason why that cannot be.
