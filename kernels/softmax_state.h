@@ -18,6 +18,10 @@
 
 namespace annulus::kernels {
 
+// Between the units of exp and those of exp2.
+inline constexpr double kLog2E = 1.4426950408889634;
+inline constexpr double kLn2 = 0.6931471805599453;
+
 // What each side's o is multiplied with to merge two (o, lse) states, and the merged lse.
 template <typename T>
 struct MergeWeights {

@@ -29,11 +29,11 @@ struct Pair {
   const BackwardKeys& keys;
   const BackwardScratch& scratch;
   int64_t head_dim;
-  int64_t row_count;                                  // padded to whole groups
-  int64_t key_count;                                  // padded to whole groups and panels
-  bool masked = false;                                // some row may not see some key
-  IndexRange visible[kQueryBlock] = {};               // keys, by row
-  IndexRange seeing[kKeyTile / kMicroRows + 1] = {};  // rows, by group of kMicroRows keys
+  int64_t row_count = 0;                          // padded to whole groups
+  int64_t key_count = 0;                          // padded to whole groups and panels
+  bool masked = false;                            // some row may not see some key
+  IndexRange visible[kQueryBlock] = {};           // keys, by row
+  IndexRange seeing[kKeyTile / kMicroRows] = {};  // rows, by group of keys
 };
 
 bool FindVisible(const annulusMask& mask, Pair& pair) {
@@ -52,8 +52,9 @@ bool FindVisible(const annulusMask& mask, Pair& pair) {
 }
 
 // Sets `seeing` from `visible`.
+template <int kRows>
 void FindSeeing(Pair& pair) {
-  const int64_t groups = (pair.keys.count + kMicroRows - 1) / kMicroRows;
+  const int64_t groups = (pair.keys.count + kRows - 1) / kRows;
   if (!pair.masked) {
     std::fill(pair.seeing, pair.seeing + groups, IndexRange{0, pair.queries.count});
     return;
@@ -61,8 +62,8 @@ void FindSeeing(Pair& pair) {
   for (int64_t i = 0; i < pair.queries.count; ++i) {
     const IndexRange& visible = pair.visible[i];
     if (visible.size() == 0) continue;
-    const int64_t last = (visible.end - 1) / kMicroRows;
-    for (int64_t group = visible.begin / kMicroRows; group <= last; ++group) {
+    const int64_t last = (visible.end - 1) / kRows;
+    for (int64_t group = visible.begin / kRows; group <= last; ++group) {
       IndexRange& rows = pair.seeing[group];
       if (rows.size() == 0) rows.begin = i;
       rows.end = i + 1;
@@ -102,22 +103,22 @@ HWY_INLINE void ClearOutside(int64_t begin, int64_t end, int64_t count, float* r
   std::fill(row + end, row + count, 0.0f);
 }
 
-// Fills weights and d_scores for the kMicroRows rows from `first` on, as the products take them.
+// Fills weights and d_scores for the group of rows from `first` on, as the products take them.
 template <class Arithmetic>
 void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
                         int64_t first) {
-  const GroupRange group = RangeOfGroup(pair.visible + first);
+  const GroupRange group = RangeOfGroup<Arithmetic::kRows>(pair.visible + first);
   const int64_t begin = PanelFloor(group.keys.begin);
   const int64_t end = PanelCeil(group.keys.end);
   const float factor = Arithmetic::ScoreFactor(softmax_scale);
-  const int64_t strip = first * pair.head_dim / Arithmetic::kPerWord;
+  const int64_t words = Arithmetic::Words(pair.head_dim);
   float* weights = pair.scratch.weights + first * kKeyTile;
   float* d_scores = pair.scratch.d_scores + first * kKeyTile;
-  arithmetic.StripTimesColumns(pair.queries.q_strips + strip, pair.keys.k_columns, pair.head_dim,
+  arithmetic.StripTimesColumns(pair.queries.q_strips + first * words, pair.keys.k_columns, words,
                                begin, end, weights);
-  arithmetic.StripTimesColumns(pair.queries.do_strips + strip, pair.keys.v_columns, pair.head_dim,
+  arithmetic.StripTimesColumns(pair.queries.do_strips + first * words, pair.keys.v_columns, words,
                                begin, end, d_scores);
-  for (int64_t m = 0; m < kMicroRows; ++m) {
+  for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
     const int64_t i = first + m;
     float* w = weights + m * kKeyTile;
     float* ds = d_scores + m * kKeyTile;
@@ -132,9 +133,9 @@ void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float so
       DifferentiateRow<false>(w, ds, begin, end, pair.visible[i], factor, lse, delta);
     }
   }
-  arithmetic.PackColumns(pair.scratch.weights, first, pair.key_count, pair.scratch.weights);
+  arithmetic.PackColumns(pair.scratch.weights, first, pair.key_count, pair.scratch.w_columns);
   arithmetic.PackColumns(pair.scratch.d_scores, first, pair.key_count, pair.scratch.d_columns);
-  for (int64_t m = 0; m < kMicroRows; ++m) {
+  for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
     arithmetic.PackRow(d_scores + m * kKeyTile, pair.key_count);
   }
 }
@@ -148,19 +149,13 @@ void AddRows(const float* from, float factor, const HeadRows& to) {
   }
 }
 
-// The words, from and to, that hold the values [begin, end) of a summed dimension.
-template <class Arithmetic>
-HWY_INLINE IndexRange WordsOf(IndexRange values) {
-  constexpr int64_t kPerWord = Arithmetic::kPerWord;
-  return {values.begin / kPerWord, (values.end + kPerWord - 1) / kPerWord};
-}
-
 // dq += scale * d_scores . K
 template <class Arithmetic>
 void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
-  for (int64_t first = 0; first < pair.row_count; first += kMicroRows) {
-    const IndexRange keys = WordsOf<Arithmetic>(RangeOfGroup(pair.visible + first).keys);
+  for (int64_t first = 0; first < pair.row_count; first += Arithmetic::kRows) {
+    const IndexRange keys =
+        WordsOf<Arithmetic>(RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       const float* panel = pair.keys.k_panels + c * kKeyTile / Arithmetic::kPerWord;
       arithmetic.RowsTimesPanel(pair.scratch.d_scores + first * kKeyTile + keys.begin,
@@ -176,12 +171,11 @@ template <class Arithmetic>
 void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float* columns,
                     const float* panels, float factor, const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
-  for (int64_t first = 0; first < pair.keys.count; first += kMicroRows) {
-    const IndexRange rows = WordsOf<Arithmetic>(pair.seeing[first / kMicroRows]);
+  for (int64_t first = 0; first < pair.keys.count; first += Arithmetic::kRows) {
+    const IndexRange rows = WordsOf<Arithmetic>(pair.seeing[first / Arithmetic::kRows]);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       const float* panel = panels + c * kQueryBlock / Arithmetic::kPerWord;
-      arithmetic.ColumnsTimesPanel(columns + rows.begin * kKeyTile + first,
-                                   panel + rows.begin * kPanelWidth, rows.size(),
+      arithmetic.ColumnsTimesPanel(columns, first, rows, panel,
                                    pair.scratch.accumulator + first * stride + c, stride);
     }
   }
@@ -215,11 +209,15 @@ int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step 
 
 template <class Arithmetic>
 void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float softmax_scale) {
-  for (int64_t first = 0; first < pair.row_count; first += kMicroRows) {
+  constexpr int kRows = Arithmetic::kRows;
+  pair.row_count = RoundUp(pair.queries.count, kRows);
+  pair.key_count = RoundUp(RoundUp(pair.keys.count, kRows), kPanelWidth);
+  FindSeeing<kRows>(pair);
+  for (int64_t first = 0; first < pair.row_count; first += kRows) {
     DifferentiateGroup(arithmetic, pair, softmax_scale, first);
   }
   const BackwardScratch& scratch = pair.scratch;
-  const float* weights = Arithmetic::Columns(scratch.weights, scratch.weights);
+  const float* weights = Arithmetic::Columns(scratch.weights, scratch.w_columns);
   const float* d_scores = Arithmetic::Columns(scratch.d_scores, scratch.d_columns);
   if (pair.masked && !(pair.queries.finite && pair.keys.finite)) {
     AddGradientsOfVisiblePairs<Arithmetic>(pair, weights, d_scores, softmax_scale);
@@ -234,14 +232,8 @@ void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float soft
 void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& keys,
                             const annulusMask& mask, float softmax_scale, bool all_bf16,
                             const BackwardScratch& scratch) {
-  Pair pair = {queries,
-               keys,
-               scratch,
-               queries.dq.head_dim,
-               RoundUp(queries.count, kMicroRows),
-               RoundUp(RoundUp(keys.count, kMicroRows), kPanelWidth)};
+  Pair pair = {queries, keys, scratch, queries.dq.head_dim};
   if (!FindVisible(mask, pair)) return;
-  FindSeeing(pair);
   WithArithmetic(all_bf16, [&](const auto& arithmetic) {
     AttendBackwardPairOver(arithmetic, pair, softmax_scale);
   });
@@ -251,7 +243,7 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
                           BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
   WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
-    const int64_t words = k.head_dim / Arithmetic::kPerWord;
+    const int64_t words = Arithmetic::Words(k.head_dim);
     keys->finite = !Arithmetic::Load(k, rows, staging);
     TransposeGroups<kPanelWidth>(staging, rows, words, keys->k_columns);
     Arithmetic::Panels(staging, rows, kKeyTile, k.head_dim, keys->k_panels);
@@ -262,14 +254,14 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
 
 void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
                              bool all_bf16, float* staging, BackwardQueries* queries) {
-  const int64_t rows = RoundUp(q.count, kMicroRows);
   WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
-    const int64_t words = q.head_dim / Arithmetic::kPerWord;
+    const int64_t rows = RoundUp(q.count, Arithmetic::kRows);
+    const int64_t words = Arithmetic::Words(q.head_dim);
     const bool q_poisoned = Arithmetic::LoadQueries(q, softmax_scale, rows, staging);
-    TransposeGroups<kMicroRows>(staging, rows, words, queries->q_strips);
+    Arithmetic::Strips(staging, rows, words, queries->q_strips);
     Arithmetic::Panels(staging, rows, kQueryBlock, q.head_dim, queries->q_panels);
     const bool do_poisoned = Arithmetic::Load(d_o, rows, staging);
-    TransposeGroups<kMicroRows>(staging, rows, words, queries->do_strips);
+    Arithmetic::Strips(staging, rows, words, queries->do_strips);
     Arithmetic::Panels(staging, rows, kQueryBlock, q.head_dim, queries->do_panels);
     queries->finite = !q_poisoned && !do_poisoned;
   });

@@ -64,7 +64,7 @@ class ForwardPass {
 
   int64_t ScratchFloats() const {
     return PackedFloats(kKeyTile, head_dim_) + 2 * PackedFloats(kQueryBlock, head_dim_) +
-           kMicroRowsMax * kKeyTile;
+           kGroupRowsMax * kKeyTile;
   }
 
   ForwardScratch ScratchOf(int thread) {

@@ -32,19 +32,16 @@ struct BlockState {
   bool touched[kQueryBlock];
 };
 
-// output[rows] = rescale * output + weights . V over the group's keys.
+// output[rows] = rescale * output + weights . V over the group's keys; `words` are those of them.
 template <class Arithmetic>
 HWY_INLINE void AddWeightedValues(const Arithmetic& arithmetic, const float* weights,
-                                  const KeyTile& tile, IndexRange keys, int64_t head_dim,
+                                  const KeyTile& tile, IndexRange words, int64_t head_dim,
                                   const float* rescale, float* output) {
-  constexpr int64_t kPerWord = Arithmetic::kPerWord;
   const int64_t output_stride = PaddedHeadDim(head_dim);
-  const int64_t first = keys.begin / kPerWord;
-  const int64_t words = (keys.end + kPerWord - 1) / kPerWord - first;
   for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
-    arithmetic.RowsTimesPanel(weights + first,
-                              tile.v_panels + c * kKeyTile / kPerWord + first * kPanelWidth, words,
-                              rescale, output + c, output_stride);
+    const float* panel = tile.v_panels + c * kKeyTile / Arithmetic::kPerWord;
+    arithmetic.RowsTimesPanel(weights + words.begin, panel + words.begin * kPanelWidth,
+                              words.size(), rescale, output + c, output_stride);
   }
 }
 
@@ -54,7 +51,7 @@ template <class Arithmetic>
 void AddWeightedValuesByRow(const Arithmetic&, const float* weights, const KeyTile& tile,
                             const IndexRange* visible, int64_t head_dim, const float* rescale,
                             float* output) {
-  for (int m = 0; m < kMicroRows; ++m) {
+  for (int m = 0; m < Arithmetic::kRows; ++m) {
     float* to = output + m * PaddedHeadDim(head_dim);
     for (int64_t c = 0; c < head_dim; ++c) {
       float sum = rescale[m] * to[c];
@@ -67,22 +64,23 @@ void AddWeightedValuesByRow(const Arithmetic&, const float* weights, const KeyTi
   }
 }
 
-// kMicroRows rows, from row `first` of the block on, against one key tile.
+// A group of rows, from row `first` of the block on, against one key tile.
 template <class Arithmetic>
 void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const KeyTile& tile,
                  int64_t first, const ForwardScratch& scratch, BlockState& state) {
   const int64_t head_dim = block.q.head_dim;
   const IndexRange* visible = state.visible + first;
-  const GroupRange group = RangeOfGroup(visible);
+  const GroupRange group = RangeOfGroup<Arithmetic::kRows>(visible);
   if (group.keys.size() == 0) return;
   const int64_t begin = PanelFloor(group.keys.begin);
   const int64_t end = PanelCeil(group.keys.end);
   const float factor = Arithmetic::ScoreFactor(block.softmax_scale);
   float* scores = scratch.scores;
   float* output = scratch.output + first * PaddedHeadDim(head_dim);
-  arithmetic.StripTimesColumns(scratch.q_strips + first * head_dim / Arithmetic::kPerWord,
-                               tile.k_columns, head_dim, begin, end, scores);
-  for (int m = 0; m < kMicroRows; ++m) {
+  const int64_t words = Arithmetic::Words(head_dim);
+  arithmetic.StripTimesColumns(scratch.q_strips + first * words, tile.k_columns, words, begin, end,
+                               scores);
+  for (int m = 0; m < Arithmetic::kRows; ++m) {
     SoftmaxState<float>& row = state.softmax[first + m];
     float* weights = scores + m * kKeyTile;
     state.rescale[first + m] =
@@ -94,7 +92,8 @@ void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const 
   if (group.masked && !tile.v_finite) {
     AddWeightedValuesByRow(arithmetic, scores, tile, visible, head_dim, rescale, output);
   } else {
-    AddWeightedValues(arithmetic, scores, tile, group.keys, head_dim, rescale, output);
+    AddWeightedValues(arithmetic, scores, tile, WordsOf<Arithmetic>(group.keys), head_dim, rescale,
+                      output);
   }
 }
 
@@ -144,7 +143,8 @@ bool FindVisible(const ForwardBlock& block, const KeyTile& tile, BlockState& sta
 template <class Arithmetic>
 void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
                      const ForwardScratch& scratch) {
-  const int64_t rows = (block.q.count + kMicroRows - 1) / kMicroRows * kMicroRows;
+  constexpr int64_t kRows = Arithmetic::kRows;
+  const int64_t rows = (block.q.count + kRows - 1) / kRows * kRows;
   BlockState state;
   LoadState(block, rows, scratch.output, state);
   bool packed = false;
@@ -152,11 +152,11 @@ void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
     if (!FindVisible(block, block.tiles[t], state)) continue;
     if (!packed) {
       Arithmetic::LoadQueries(block.q, block.softmax_scale, rows, scratch.staging);
-      TransposeGroups<kMicroRows>(scratch.staging, rows, block.q.head_dim / Arithmetic::kPerWord,
-                                  scratch.q_strips);
+      Arithmetic::Strips(scratch.staging, rows, Arithmetic::Words(block.q.head_dim),
+                         scratch.q_strips);
       packed = true;
     }
-    for (int64_t first = 0; first < rows; first += kMicroRows) {
+    for (int64_t first = 0; first < rows; first += kRows) {
       AttendGroup(arithmetic, block, block.tiles[t], first, scratch, state);
     }
   }
@@ -173,7 +173,7 @@ void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float*
   const int64_t rows = PanelCeil(k.count);
   WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
     Arithmetic::Load(k, rows, staging);
-    TransposeGroups<kPanelWidth>(staging, rows, k.head_dim / Arithmetic::kPerWord, tile->k_columns);
+    TransposeGroups<kPanelWidth>(staging, rows, Arithmetic::Words(k.head_dim), tile->k_columns);
     tile->v_finite = !Arithmetic::Load(v, rows, staging);
     Arithmetic::Panels(staging, rows, kKeyTile, v.head_dim, tile->v_panels);
   });

@@ -30,7 +30,7 @@ void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* sta
 struct ForwardScratch {
   float* staging;   // kKeyTile * head_dim
   float* q_strips;  // PackedFloats(kQueryBlock, head_dim)
-  float* scores;    // kMicroRowsMax * kKeyTile
+  float* scores;    // kGroupRowsMax * kKeyTile
   float* output;    // kQueryBlock * PaddedHeadDim(head_dim)
 };
 

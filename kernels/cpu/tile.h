@@ -5,8 +5,9 @@
 //
 // A query block is kQueryBlock rows of one head, a key tile kKeyTile keys of one KV head; both are
 // padded with zero rows to the full size. N is the panel width: two vectors of the instruction set
-// in use (8, 16 or 32 floats), M its microkernel's rows (6 or 12). Both block sizes are multiples
-// of every N and M. Packed forms, all float32 (or words, bf16_products.h) and 64-byte aligned:
+// in use (8, 16 or 32 floats), M the rows of a group that are multiplied together (6, 12 or 32).
+// Both block sizes are multiples of every N and M. Packed forms, all float32 (or words,
+// bf16_products.h) and 64-byte aligned:
 //   columns  [block / N][head_dim][N]           transposed: the B operand of  x . y^T
 //   panels   [ceil(head_dim / N)][block][N]     the B operand of  p . x
 //   strips   [block / M][head_dim][M]           transposed: the A operand of  x . y^T
@@ -20,7 +21,7 @@ namespace annulus::kernels::cpu {
 inline constexpr int64_t kQueryBlock = 192;
 inline constexpr int64_t kKeyTile = 288;
 inline constexpr int64_t kPanelWidthMax = 32;
-inline constexpr int64_t kMicroRowsMax = 12;
+inline constexpr int64_t kGroupRowsMax = 32;
 
 // head_dim rounded up to whole panels of every width: the row length of accumulators.
 constexpr int64_t PaddedHeadDim(int64_t head_dim) {

@@ -6,6 +6,9 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "hwy/highway.h"
 #include "kernels/cpu/bf16_products.h"
@@ -15,6 +18,10 @@
 
 namespace annulus::kernels {
 namespace {
+
+constexpr cpu::Bf16Mode kBf16Modes[] = {cpu::Bf16Mode::kEmulatedPairs,
+                                        cpu::Bf16Mode::kEmulatedTiles, cpu::Bf16Mode::kPairs,
+                                        cpu::Bf16Mode::kTiles};
 
 class SimdTarget : public testing::TestWithParam<int64_t> {
  protected:
@@ -46,10 +53,13 @@ TEST_P(SimdTarget, ForwardAndBackwardWithinGates) {
   }
 }
 
-// Products of bfloat16 pairs, in plain C++ and, where the processor has them, natively.
-TEST_P(SimdTarget, Bf16ProductsWithinGates) {
+// The instruction sets that bfloat16 products are compiled for: AVX-512, and plain C++.
+class Bf16Target : public SimdTarget {};
+
+// Products of bfloat16, in plain C++ and, where the processor has them, natively.
+TEST_P(Bf16Target, WithinGates) {
   CpuDevice device(1);
-  for (const cpu::Bf16Mode mode : {cpu::Bf16Mode::kEmulated, cpu::Bf16Mode::kBest}) {
+  for (const cpu::Bf16Mode mode : kBf16Modes) {
     cpu::SetBf16Mode(mode);
     for (const int64_t head_dim : {16, 40, 128}) {
       if (kUnderSanitizer && head_dim > 40) continue;
@@ -69,21 +79,30 @@ TEST_P(SimdTarget, Bf16ProductsWithinGates) {
 }
 
 // What the tests above and below rely on: the mode decides.
-TEST_P(SimdTarget, Bf16ModesAreTwoArithmetics) {
+TEST_P(Bf16Target, ModesAreArithmeticsOfTheirOwn) {
   CpuDevice device(1);
-  AttentionCase emulated({1, 60, 60, 1, 1, 16, ANNULUS_BF16});
-  AttentionCase converted = emulated;
-  cpu::SetBf16Mode(cpu::Bf16Mode::kEmulated);
-  device.Attend(emulated);
+  const AttentionCase clean({1, 60, 60, 1, 1, 16, ANNULUS_BF16});
+  AttentionCase converted = clean;
   cpu::SetBf16Mode(cpu::Bf16Mode::kConvert);
   device.Attend(converted);
-  EXPECT_NE(emulated.o_data, converted.o_data);
+  const bool vectors = GetParam() == HWY_AVX3;
+  const std::map<cpu::Bf16Mode, bool> own = {
+      {cpu::Bf16Mode::kEmulatedPairs, true},
+      {cpu::Bf16Mode::kEmulatedTiles, true},
+      {cpu::Bf16Mode::kPairs, vectors && cpu::NativeBf16Pairs() != nullptr},
+      {cpu::Bf16Mode::kTiles, vectors && cpu::NativeBf16Tiles() != nullptr}};
+  for (const auto& [mode, is_own] : own) {
+    AttentionCase c = clean;
+    cpu::SetBf16Mode(mode);
+    device.Attend(c);
+    EXPECT_EQ(c.o_data != converted.o_data, is_own) << static_cast<int>(mode);
+  }
 }
 
 // A NaN behind a mask touches nothing, whatever multiplies.
-TEST_P(SimdTarget, Bf16ProductsKeepMaskedNaNOut) {
+TEST_P(Bf16Target, MaskedNaNStaysOut) {
   CpuDevice device(1);
-  for (const cpu::Bf16Mode mode : {cpu::Bf16Mode::kEmulated, cpu::Bf16Mode::kBest}) {
+  for (const cpu::Bf16Mode mode : kBf16Modes) {
     cpu::SetBf16Mode(mode);
     AttentionCase c({1, 50, 50, 1, 1, 16, ANNULUS_BF16, Causal(0)});
     AttentionCase clean = c;
@@ -105,8 +124,20 @@ TEST_P(SimdTarget, Bf16ProductsKeepMaskedNaNOut) {
   }
 }
 
+std::string NameOf(const testing::TestParamInfo<int64_t>& target) {
+  return hwy::TargetName(target.param);
+}
+
+std::vector<int64_t> Bf16Targets() {
+  std::vector<int64_t> targets = hwy::SupportedAndGeneratedTargets();
+  std::erase_if(
+      targets, [](int64_t target) { return (target & (HWY_AVX3 | HWY_EMU128 | HWY_SCALAR)) == 0; });
+  return targets;
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SimdTarget, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& target) { return hwy::TargetName(target.param); });
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(All, Bf16Target, testing::ValuesIn(Bf16Targets()), NameOf);
 
 }  // namespace
 }  // namespace annulus::kernels

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The arithmetic of bfloat16 products (bf16_products.h), in both forms of left operands, and the
+// slow twins of the native ones. For AVX-512, whose panels the native products have, and for plain
+// C++. Included once per instruction set.
+
+#if defined(ANNULUS_KERNELS_CPU_BF16_ARITHMETIC_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ANNULUS_KERNELS_CPU_BF16_ARITHMETIC_INL_H_
+#undef ANNULUS_KERNELS_CPU_BF16_ARITHMETIC_INL_H_
+#else
+#define ANNULUS_KERNELS_CPU_BF16_ARITHMETIC_INL_H_
+#endif
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/cpu/bf16_products.h"
+#include "kernels/cpu/microkernel-inl.h"
+#include "kernels/cpu/pack-inl.h"
+#include "kernels/cpu/row_map.h"
+#include "kernels/cpu/tile.h"
+#include "kernels/numeric.h"
+#include "kernels/softmax_state.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace annulus::kernels::cpu {
+namespace HWY_NAMESPACE {
+
+inline constexpr bool kHasBf16Arithmetic =
+    HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128;
+
+// Where the words of the left operands lie.
+struct PairForm {
+  static constexpr int kRows = kMicroRows;
+  static constexpr int64_t kWordStep = 1;
+  static constexpr int64_t kColumnStride = 1;
+  static constexpr int64_t kColumnWordStride = kKeyTile;
+
+  static int64_t StripStride(int64_t) { return 1; }
+  static int64_t StripWordStride() { return kRows; }
+  static void Strips(const float* staging, int64_t rows, int64_t words, float* out) {
+    TransposeGroups<kRows>(staging, rows, words, out);
+  }
+};
+
+struct TileForm {
+  static constexpr int kRows = kTileRows;
+  static constexpr int64_t kWordStep = std::max<int64_t>(1, kPanelWidth / 2);
+  static constexpr int64_t kColumnStride = kQueryBlock / 2;
+  static constexpr int64_t kColumnWordStride = 1;
+
+  static int64_t StripStride(int64_t words) { return words; }
+  static int64_t StripWordStride() { return 1; }
+  static void Strips(const float* staging, int64_t rows, int64_t words, float* out) {
+    std::copy(staging, staging + rows * words, out);
+  }
+};
+
+template <class Form>
+struct Bf16Arithmetic {
+  static constexpr int64_t kPerWord = 2;
+  static constexpr int kRows = Form::kRows;
+  static constexpr int64_t kWordStep = Form::kWordStep;
+
+  const Bf16Products& products;
+
+  static int64_t Words(int64_t head_dim) {
+    return (head_dim / 2 + kWordStep - 1) / kWordStep * kWordStep;
+  }
+
+  // q is packed as it is, but for the sign of the scale: a multiple would be rounded.
+  static float ScoreFactor(float softmax_scale) {
+    return softmax_scale == 0.0f ? 1.0f : static_cast<float>(std::fabs(softmax_scale) * kLog2E);
+  }
+  static float QueryFactor(float softmax_scale) { return std::fabs(softmax_scale); }
+
+  static bool LoadQueries(const HeadRows& q, float softmax_scale, int64_t padded, float* staging) {
+    const bool poisoned = Load(q, padded, staging);
+    if (softmax_scale > 0.0f) return poisoned;
+    const uint32_t keep = softmax_scale == 0.0f ? 0u : ~0u;
+    const uint32_t flip = softmax_scale == 0.0f ? 0u : 0x80008000u;
+    for (int64_t i = 0; i < q.count * Words(q.head_dim); ++i) {
+      staging[i] = std::bit_cast<float>((std::bit_cast<uint32_t>(staging[i]) & keep) ^ flip);
+    }
+    return poisoned;
+  }
+  static bool Load(const HeadRows& rows, int64_t padded, float* staging) {
+    const int64_t words = Words(rows.head_dim);
+    const int64_t real = rows.head_dim / 2;
+    uint32_t poison = 0;
+    for (int64_t i = 0; i < rows.count; ++i) {
+      float* to = staging + i * words;
+      std::memcpy(to, rows.Row(i), real * sizeof(float));
+      std::fill(to + real, to + words, 0.0f);
+      for (int64_t c = 0; c < real; ++c) {
+        const uint32_t word = std::bit_cast<uint32_t>(to[c]);
+        poison |= static_cast<uint32_t>((word & 0x7f80u) == 0x7f80u) |
+                  static_cast<uint32_t>((word & 0x7f800000u) == 0x7f800000u);
+      }
+    }
+    std::fill(staging + rows.count * words, staging + padded * words, 0.0f);
+    return poison != 0;
+  }
+  static void Strips(const float* staging, int64_t rows, int64_t words, float* out) {
+    Form::Strips(staging, rows, words, out);
+  }
+  static void Panels(const float* staging, int64_t rows, int64_t block, int64_t head_dim,
+                     float* out) {
+    const auto* bytes = reinterpret_cast<const char*>(staging);
+    const int64_t row_bytes = Words(head_dim) * static_cast<int64_t>(sizeof(float));
+    for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
+      const int64_t width = std::min(kPanelWidth, head_dim - c);
+      for (int64_t row = 0; row < rows; row += 2) {
+        uint16_t low[kPanelWidth] = {};
+        uint16_t high[kPanelWidth] = {};
+        std::memcpy(low, bytes + row * row_bytes + 2 * c, 2 * width);
+        std::memcpy(high, bytes + (row + 1) * row_bytes + 2 * c, 2 * width);
+        float* to = out + (c * block + row * kPanelWidth) / 2;
+        for (int64_t n = 0; n < kPanelWidth; ++n) to[n] = Pair(low[n], high[n]);
+      }
+    }
+  }
+
+  void StripTimesColumns(const float* strip, const float* columns, int64_t words, int64_t begin,
+                         int64_t end, float* scores) const {
+    products.strip_times_columns(strip, columns, words, begin, end, scores);
+  }
+  void RowsTimesPanel(const float* rows, const float* panel, int64_t words, const float* factor,
+                      float* to, int64_t to_stride) const {
+    products.rows_times_panel(rows, panel, words, factor, to, to_stride);
+  }
+  void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words, const float* panel,
+                         float* to, int64_t to_stride) const {
+    products.columns_times_panel(columns + InColumns(first, words.begin),
+                                 panel + words.begin * kPanelWidth, words.size(), to, to_stride);
+  }
+
+  void PackRow(float* row, int64_t count) const { products.pair_neighbours(row, count); }
+  void PackColumns(const float* matrix, int64_t first, int64_t count, float* columns) const {
+    products.pack_columns(matrix + first * kKeyTile, count, columns + InColumns(0, first / 2));
+  }
+  static const float* Columns(const float*, const float* columns) { return columns; }
+
+  static float InPanels(const float* panels, int64_t block, int64_t row, int64_t c) {
+    const int64_t panel = c / kPanelWidth * kPanelWidth;
+    return Half(panels[(panel * block + row / 2 * 2 * kPanelWidth) / 2 + c % kPanelWidth], row % 2);
+  }
+  static float InRow(const float* row, int64_t j) { return Half(row[j / 2], j % 2); }
+  static float InColumns(const float* columns, int64_t row, int64_t j) {
+    return Half(columns[InColumns(j, row / 2)], row % 2);
+  }
+  // Where the word of column `column` lies.
+  static int64_t InColumns(int64_t column, int64_t word) {
+    return column * Form::kColumnStride + word * Form::kColumnWordStride;
+  }
+
+  static float Pair(uint16_t low, uint16_t high) {
+    return std::bit_cast<float>(low | static_cast<uint32_t>(high) << 16);
+  }
+  static float Half(float word, int64_t half) {
+    return Bf16ToFloat(static_cast<uint16_t>(std::bit_cast<uint32_t>(word) >> (16 * half)));
+  }
+};
+
+// The slow twin of the native products.
+template <class Form>
+struct EmulatedBf16Products {
+  using Arithmetic = Bf16Arithmetic<Form>;
+
+  static float Dot(float a, float b) {
+    return Arithmetic::Half(a, 0) * Arithmetic::Half(b, 0) +
+           Arithmetic::Half(a, 1) * Arithmetic::Half(b, 1);
+  }
+  static void Multiply(const float* a, int64_t row_stride, int64_t word_stride, const float* b,
+                       int64_t words, const float* factor, float* to, int64_t to_stride) {
+    for (int64_t m = 0; m < Form::kRows; ++m) {
+      for (int64_t n = 0; n < kPanelWidth; ++n) {
+        float sum = factor == nullptr ? 0.0f : factor[m] * to[m * to_stride + n];
+        for (int64_t k = 0; k < words; ++k) {
+          sum += Dot(a[m * row_stride + k * word_stride], b[k * kPanelWidth + n]);
+        }
+        to[m * to_stride + n] = sum;
+      }
+    }
+  }
+  static void Nothing() {}
+  static void StripTimesColumns(const float* strip, const float* columns, int64_t words,
+                                int64_t begin, int64_t end, float* scores) {
+    for (int64_t j = begin; j < end; j += kPanelWidth) {
+      Multiply(strip, Form::StripStride(words), Form::StripWordStride(), columns + j * words, words,
+               nullptr, scores + j, kKeyTile);
+    }
+  }
+  static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
+                             const float* factor, float* to, int64_t to_stride) {
+    Multiply(rows, kKeyTile, 1, panel, words, factor, to, to_stride);
+  }
+  static void ColumnsTimesPanel(const float* columns, const float* panel, int64_t words, float* to,
+                                int64_t to_stride) {
+    Multiply(columns, Form::kColumnStride, Form::kColumnWordStride, panel, words, nullptr, to,
+             to_stride);
+  }
+  static void PairNeighbours(float* row, int64_t count) {
+    for (int64_t k = 0; k < count / 2; ++k) row[k] = Rounded(row[2 * k], row[2 * k + 1]);
+  }
+  static void PackColumns(const float* matrix, int64_t count, float* columns) {
+    for (int64_t k = 0; k < Form::kRows / 2; ++k) {
+      const float* low = matrix + 2 * k * kKeyTile;
+      for (int64_t j = 0; j < count; ++j) {
+        columns[Arithmetic::InColumns(j, k)] = Rounded(low[j], low[j + kKeyTile]);
+      }
+    }
+  }
+  static float Rounded(float low, float high) {
+    return Arithmetic::Pair(FloatToBf16(low), FloatToBf16(high));
+  }
+
+  static constexpr Bf16Products kProducts = {Nothing,        Nothing,           StripTimesColumns,
+                                             RowsTimesPanel, ColumnsTimesPanel, PairNeighbours,
+                                             PackColumns};
+};
+
+template <class Form, typename Body>
+HWY_INLINE bool WithBf16Products(const Bf16Products* products, const Body& body) {
+  if (products == nullptr) return false;
+  products->begin();
+  body(Bf16Arithmetic<Form>{*products});
+  products->end();
+  return true;
+}
+
+// Runs the body with the arithmetic that the mode asks for; false, and nothing is done, where
+// bfloat16 is to be multiplied as float32.
+template <typename Body>
+HWY_INLINE bool WithBf16Arithmetic(const Body& body) {
+  if constexpr (kHasBf16Arithmetic) {
+    const Bf16Mode mode = CurrentBf16Mode();
+    if (mode == Bf16Mode::kEmulatedPairs) {
+      return WithBf16Products<PairForm>(&EmulatedBf16Products<PairForm>::kProducts, body);
+    }
+    if (mode == Bf16Mode::kEmulatedTiles) {
+      return WithBf16Products<TileForm>(&EmulatedBf16Products<TileForm>::kProducts, body);
+    }
+    if constexpr (kMicroRows == kNativePairRows && kPanelWidth == kNativeBf16Panel) {
+      const ChosenBf16 chosen = ChooseNativeBf16();
+      return WithBf16Products<TileForm>(chosen.tiles, body) ||
+             WithBf16Products<PairForm>(chosen.pairs, body);
+    }
+  }
+  return false;
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace annulus::kernels::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Highway 1.0.3 cannot say: AMX, by intrinsics, with a dispatch of its own.
+#include "kernels/cpu/bf16_products.h"
+#include "kernels/cpu/tile.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#define ANNULUS_TILES_TARGET \
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")))
+#endif
+
+namespace annulus::kernels::cpu {
+
+#if defined(ANNULUS_TILES_TARGET)
+namespace {
+
+#define ANNULUS_TILES_INLINE ANNULUS_TILES_TARGET __attribute__((always_inline)) inline
+
+constexpr int64_t kPanel = kNativeBf16Panel;
+constexpr int64_t kLanes = 16;
+constexpr int64_t kColumnsStride = kQueryBlock / 2;
+constexpr int64_t kPanelBytes = kPanel * static_cast<int64_t>(sizeof(float));
+static_assert(kTileRows == 2 * kLanes && kPanel == 2 * kLanes && kTileWords == kLanes);
+static_assert(kQueryBlock % kTileRows == 0 && kKeyTile % kTileRows == 0);
+
+// All eight tile registers 16 rows of 64 bytes: 0 to 3 are the sums, 2 by 2, 4 and 5 the left
+// operand's rows, 6 and 7 the right operand's columns.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+constexpr TileShapes kShapes;
+
+ANNULUS_TILES_TARGET void Begin() { _tile_loadconfig(&kShapes); }
+ANNULUS_TILES_TARGET void End() { _tile_release(); }
+
+// The sums = a . b: kTileRows rows of `a`, `a_stride` words apart, by one panel.
+ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float* b,
+                                   int64_t words) {
+  const int64_t a_bytes = a_stride * static_cast<int64_t>(sizeof(float));
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t k = 0; k < words; k += kTileWords) {
+    _tile_loadd(4, a + k, a_bytes);
+    _tile_loadd(6, b + k * kPanel, kPanelBytes);
+    _tile_loadd(7, b + k * kPanel + kLanes, kPanelBytes);
+    _tile_loadd(5, a + kLanes * a_stride + k, a_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+ANNULUS_TILES_INLINE void Store(float* to, int64_t to_stride) {
+  const int64_t bytes = to_stride * static_cast<int64_t>(sizeof(float));
+  _tile_stored(0, to, bytes);
+  _tile_stored(1, to + kLanes, bytes);
+  _tile_stored(2, to + kLanes * to_stride, bytes);
+  _tile_stored(3, to + kLanes * to_stride + kLanes, bytes);
+}
+
+ANNULUS_TILES_TARGET void StripTimesColumns(const float* strip, const float* columns, int64_t words,
+                                            int64_t begin, int64_t end, float* scores) {
+  for (int64_t j = begin; j < end; j += kPanel) {
+    Multiply(strip, words, columns + j * words, words);
+    Store(scores + j, kKeyTile);
+  }
+}
+
+ANNULUS_TILES_TARGET void RowsTimesPanel(const float* a, const float* panel, int64_t words,
+                                         const float* factor, float* to, int64_t to_stride) {
+  Multiply(a, kKeyTile, panel, words);
+  if (factor == nullptr) {
+    Store(to, to_stride);
+    return;
+  }
+  alignas(64) float sums[kTileRows * kPanel];
+  Store(sums, kPanel);
+  for (int64_t m = 0; m < kTileRows; ++m) {
+    const __m512 f = _mm512_set1_ps(factor[m]);
+    for (int64_t n = 0; n < kPanel; n += kLanes) {
+      float* at = to + m * to_stride + n;
+      _mm512_store_ps(
+          at, _mm512_fmadd_ps(f, _mm512_load_ps(at), _mm512_load_ps(sums + m * kPanel + n)));
+    }
+  }
+}
+
+ANNULUS_TILES_TARGET void ColumnsTimesPanel(const float* a, const float* panel, int64_t words,
+                                            float* to, int64_t to_stride) {
+  Multiply(a, kColumnsStride, panel, words);
+  Store(to, to_stride);
+}
+
+// rows[m][n] <-> rows[n][m], 16 by 16.
+ANNULUS_TILES_INLINE void Transpose(__m512i (&rows)[kLanes]) {
+  __m512i t[kLanes];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    rows[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    rows[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    rows[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    rows[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  // rows[4 q + c] now has, in its 128-bit part p, column 4 p + c of rows 4 q to 4 q + 3.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    t[c] = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0x88);
+    t[4 + c] = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88);
+    t[8 + c] = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xdd);
+    t[12 + c] = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    rows[c] = _mm512_shuffle_i32x4(t[c], t[4 + c], 0x88);
+    rows[8 + c] = _mm512_shuffle_i32x4(t[c], t[4 + c], 0xdd);
+    rows[4 + c] = _mm512_shuffle_i32x4(t[8 + c], t[12 + c], 0x88);
+    rows[12 + c] = _mm512_shuffle_i32x4(t[8 + c], t[12 + c], 0xdd);
+  }
+}
+
+ANNULUS_TILES_TARGET void PackColumns(const float* matrix, int64_t count, float* columns) {
+  alignas(64) static constexpr uint16_t kInterleave[32] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i interleave = _mm512_load_si512(kInterleave);
+  for (int64_t j = 0; j < count; j += kLanes) {
+    __m512i words[kLanes];
+#pragma GCC unroll 16
+    for (int64_t k = 0; k < kLanes; ++k) {
+      const float* low = matrix + 2 * k * kKeyTile + j;
+      const auto both =
+          (__m512i)_mm512_cvtne2ps_pbh(_mm512_load_ps(low + kKeyTile), _mm512_load_ps(low));
+      words[k] = _mm512_permutexvar_epi16(interleave, both);
+    }
+    Transpose(words);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) {
+      _mm512_store_si512(columns + (j + i) * kColumnsStride, words[i]);
+    }
+  }
+}
+
+bool ProcessorHasTiles() {
+  constexpr unsigned kBf16 = 1u << 22;
+  constexpr unsigned kTile = 1u << 24;
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBf16) != 0 && (d & kTile) != 0;
+}
+
+// Linux keeps the registers from processes that do not ask: their signal frames grow by 8 KiB.
+bool SystemGrantsTiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+}  // namespace
+
+const Bf16Products* NativeBf16Tiles() {
+  static const bool usable =
+      NativeBf16Pairs() != nullptr && ProcessorHasTiles() && SystemGrantsTiles();
+  if (!usable) return nullptr;
+  static const Bf16Products tiles = {Begin,
+                                     End,
+                                     StripTimesColumns,
+                                     RowsTimesPanel,
+                                     ColumnsTimesPanel,
+                                     NativeBf16Pairs()->pair_neighbours,
+                                     PackColumns};
+  return &tiles;
+}
+
+#else
+
+const Bf16Products* NativeBf16Tiles() { return nullptr; }
+
+#endif
+
+}  // namespace annulus::kernels::cpu
