@@ -16,6 +16,7 @@
 #include "kernels/cpu/group_range-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/pack-inl.h"
+#include "kernels/cpu/softmax_row-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
@@ -71,45 +72,37 @@ void FindSeeing(Pair& pair) {
   }
 }
 
-// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta); zero outside
-// `visible`. On entry `weights` holds scores and `d_scores` d_weights, in columns [begin, end).
-template <bool kMasked>
+// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta) in the columns
+// [0, count), zero outside `visible`. On entry `weights` holds scores and `d_scores` d_weights,
+// where columns are visible.
 HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRICT d_scores,
-                                 int64_t begin, int64_t end, IndexRange visible, float score_factor,
-                                 float lse, float delta) {
+                                 int64_t count, IndexRange visible, float score_factor, float lse,
+                                 float delta) {
   const FloatTag d;
-  const FloatVec first = hn::Set(d, static_cast<float>(visible.begin));
-  const FloatVec last = hn::Set(d, static_cast<float>(visible.end));
   const FloatVec factor = hn::Set(d, score_factor);
   const FloatVec shift = hn::Set(d, static_cast<float>(lse * kLog2E));
   const FloatVec row_delta = hn::Set(d, delta);
-  for (int64_t j = begin; j < end; j += kLanes) {
-    FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, weights + j), factor, shift));
-    FloatVec d_score = hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta));
-    if constexpr (kMasked) {
-      const FloatVec index = hn::Iota(d, static_cast<float>(j));
-      const auto seen = hn::And(hn::Ge(index, first), hn::Lt(index, last));
-      weight = hn::IfThenElseZero(seen, weight);
-      d_score = hn::IfThenElseZero(seen, d_score);
-    }
+  const IndexRange vectors = VectorsOf(visible);
+  for (int64_t j = vectors.begin; j < vectors.end; j += kLanes) {
+    const FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, weights + j), factor, shift));
     hn::Store(weight, d, weights + j);
-    hn::Store(d_score, d, d_scores + j);
+    hn::Store(hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta)), d, d_scores + j);
   }
-}
-
-// Zeros outside [begin, end).
-HWY_INLINE void ClearOutside(int64_t begin, int64_t end, int64_t count, float* row) {
-  std::fill(row, row + begin, 0.0f);
-  std::fill(row + end, row + count, 0.0f);
+  for (float* row : {weights, d_scores}) {
+    ClearAround(vectors, 0, count, row);
+    ForEdges(visible, [&](int64_t at, auto inside) {
+      hn::Store(hn::IfThenElseZero(inside, hn::Load(d, row + at)), d, row + at);
+    });
+  }
 }
 
 // Fills weights and d_scores for the group of rows from `first` on, as the products take them.
 template <class Arithmetic>
 void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
                         int64_t first) {
-  const GroupRange group = RangeOfGroup<Arithmetic::kRows>(pair.visible + first);
-  const int64_t begin = PanelFloor(group.keys.begin);
-  const int64_t end = PanelCeil(group.keys.end);
+  const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
+  const int64_t begin = PanelFloor(keys.begin);
+  const int64_t end = PanelCeil(keys.end);
   const float factor = Arithmetic::ScoreFactor(softmax_scale);
   const int64_t words = Arithmetic::Words(pair.head_dim);
   float* weights = pair.scratch.weights + first * kKeyTile;
@@ -120,18 +113,11 @@ void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float so
                                begin, end, d_scores);
   for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
     const int64_t i = first + m;
-    float* w = weights + m * kKeyTile;
-    float* ds = d_scores + m * kKeyTile;
-    ClearOutside(begin, end, pair.key_count, w);
-    ClearOutside(begin, end, pair.key_count, ds);
     const bool real = i < pair.queries.count;
     const float lse = real ? pair.queries.lse.At(i) : 0.0f;
     const float delta = real ? pair.queries.delta.At(i) : 0.0f;
-    if (group.masked) {
-      DifferentiateRow<true>(w, ds, begin, end, pair.visible[i], factor, lse, delta);
-    } else {
-      DifferentiateRow<false>(w, ds, begin, end, pair.visible[i], factor, lse, delta);
-    }
+    DifferentiateRow(weights + m * kKeyTile, d_scores + m * kKeyTile, pair.key_count,
+                     pair.visible[i], factor, lse, delta);
   }
   arithmetic.PackColumns(pair.scratch.weights, first, pair.key_count, pair.scratch.w_columns);
   arithmetic.PackColumns(pair.scratch.d_scores, first, pair.key_count, pair.scratch.d_columns);

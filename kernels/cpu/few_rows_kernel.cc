@@ -227,8 +227,7 @@ HWY_INLINE void AddValuesOfTile(const HeadSet& set, int64_t first_key, IndexRang
 }
 
 // Turns the scores of a tile into weights and rescales the outputs.
-HWY_INLINE void SoftmaxTile(const HeadSet& set, IndexRange seen, const IndexRange* visible,
-                            bool masked) {
+HWY_INLINE void SoftmaxTile(const HeadSet& set, IndexRange seen, const IndexRange* visible) {
   const int64_t begin = PanelFloor(seen.begin);
   const int64_t end = PanelCeil(seen.end);
   for (int64_t h = 0; h < set.count; ++h) {
@@ -236,8 +235,8 @@ HWY_INLINE void SoftmaxTile(const HeadSet& set, IndexRange seen, const IndexRang
     for (int64_t r = 0; r < set.row_count; ++r) {
       float* row = set.Scores(h, r);
       SoftmaxState<float>& state = head.partial.softmax[r];
-      const float rescale = masked ? SoftmaxRow<true>(row, begin, end, visible[r], 1.0f, state)
-                                   : SoftmaxRow<false>(row, begin, end, visible[r], 1.0f, state);
+      float rescale = 1.0f;
+      SoftmaxRows<1>(row, begin, end, visible + r, 1.0f, &state, &rescale);
       if (rescale == 1.0f) continue;
       float* output = head.partial.output + r * PaddedHeadDim(head.k.head_dim);
       for (int64_t c = 0; c < head.k.head_dim; ++c) output[c] *= rescale;
@@ -259,7 +258,7 @@ void AttendTile(const HeadSet& set, const FewRowsBlock& block, IndexRange tile) 
   }
   if (seen.size() <= 0) return;
   ScoreTile<Element>(set, tile.begin, seen);
-  SoftmaxTile(set, seen, visible, masked);
+  SoftmaxTile(set, seen, visible);
   AddValuesOfTile<Element>(set, tile.begin, seen, visible, masked);
 }
 

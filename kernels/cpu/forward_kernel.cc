@@ -80,15 +80,10 @@ void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const 
   const int64_t words = Arithmetic::Words(head_dim);
   arithmetic.StripTimesColumns(scratch.q_strips + first * words, tile.k_columns, words, begin, end,
                                scores);
-  for (int m = 0; m < Arithmetic::kRows; ++m) {
-    SoftmaxState<float>& row = state.softmax[first + m];
-    float* weights = scores + m * kKeyTile;
-    state.rescale[first + m] =
-        group.masked ? SoftmaxRow<true>(weights, begin, end, visible[m], factor, row)
-                     : SoftmaxRow<false>(weights, begin, end, visible[m], factor, row);
-    arithmetic.PackRow(weights, end);
-  }
-  const float* rescale = state.rescale + first;
+  float* rescale = state.rescale + first;
+  SoftmaxRows<Arithmetic::kRows>(scores, begin, end, visible, factor, state.softmax + first,
+                                 rescale);
+  for (int m = 0; m < Arithmetic::kRows; ++m) arithmetic.PackRow(scores + m * kKeyTile, end);
   if (group.masked && !tile.v_finite) {
     AddWeightedValuesByRow(arithmetic, scores, tile, visible, head_dim, rescale, output);
   } else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// One row of scores against the online softmax. Scores times a positive factor are in units of
+// Rows of scores against the online softmax. Scores times a positive factor are in units of
 // log 2. Included once per instruction set.
 
 #if defined(ANNULUS_KERNELS_CPU_SOFTMAX_ROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -10,6 +10,7 @@
 #define ANNULUS_KERNELS_CPU_SOFTMAX_ROW_INL_H_
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -38,39 +39,92 @@ HWY_INLINE float LseOfState(const SoftmaxState<float>& state) {
   return static_cast<float>(state.max * kLn2 + std::log(static_cast<double>(state.sum)));
 }
 
-// Turns the scores of columns [begin, end), whole panels, into weights 2^(factor * score - max) in
-// place, exactly zero outside `visible`, and updates the row's state. Returns the factor for its
-// output.
-template <bool kMasked>
-HWY_INLINE float SoftmaxRow(float* HWY_RESTRICT row, int64_t begin, int64_t end, IndexRange visible,
-                            float score_factor, SoftmaxState<float>& state) {
+// Vectors of a row that may have a lane inside [begin, end).
+HWY_INLINE IndexRange VectorsOf(IndexRange lanes) {
+  return {lanes.begin / kLanes * kLanes, (lanes.end + kLanes - 1) / kLanes * kLanes};
+}
+
+// Calls edit(at, inside) for the vectors of a row that are partly inside `lanes`, with the mask of
+// those that are.
+template <typename Edit>
+HWY_INLINE void ForEdges(IndexRange lanes, const Edit& edit) {
   const FloatTag d;
-  const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const FloatVec first = hn::Set(d, static_cast<float>(visible.begin));
-  const FloatVec last = hn::Set(d, static_cast<float>(visible.end));
-  FloatVec max = minus_infinity;
-  for (int64_t j = begin; j < end; j += kLanes) {
-    FloatVec score = hn::Load(d, row + j);
-    if constexpr (kMasked) {
-      const FloatVec index = hn::Iota(d, static_cast<float>(j));
-      score =
-          hn::IfThenElse(hn::And(hn::Ge(index, first), hn::Lt(index, last)), score, minus_infinity);
-      hn::Store(score, d, row + j);
-    }
-    max = hn::Max(score, max);
+  const IndexRange vectors = VectorsOf(lanes);
+  if (vectors.begin != lanes.begin) {
+    edit(vectors.begin, hn::Not(hn::FirstN(d, lanes.begin - vectors.begin)));
   }
-  const float rescale = RaiseMax(state, score_factor * hn::GetLane(hn::MaxOfLanes(d, max)),
-                                 [](float x) { return std::exp2(x); });
+  if (vectors.end != lanes.end) {
+    const int64_t last = vectors.end - kLanes;
+    edit(last, hn::FirstN(d, lanes.end - last));
+  }
+}
+
+// Zeros in the columns [begin, end) but for the vectors of `kept`.
+HWY_INLINE void ClearAround(IndexRange kept, int64_t begin, int64_t end, float* row) {
+  std::fill(row + begin, row + std::max(begin, std::min(kept.begin, end)), 0.0f);
+  std::fill(row + std::max(begin, kept.end), row + end, 0.0f);
+}
+
+// Scores of columns [begin, end), whole panels, to what their weights are made of: zeros in the
+// vectors without a visible column, -inf in the other columns that are not. Returns the vectors
+// with visible columns.
+HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
+                                 IndexRange visible) {
+  const FloatTag d;
+  const IndexRange vectors = VectorsOf(visible);
+  ClearAround(vectors, begin, end, row);
+  ForEdges(visible, [&](int64_t at, auto inside) {
+    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+    hn::Store(hn::IfThenElse(inside, hn::Load(d, row + at), minus_infinity), d, row + at);
+  });
+  return vectors;
+}
+
+HWY_INLINE float MaxOfRow(const float* HWY_RESTRICT row, IndexRange vectors) {
+  const FloatTag d;
+  FloatVec max = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (int64_t j = vectors.begin; j < vectors.end; j += kLanes) {
+    max = hn::Max(hn::Load(d, row + j), max);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, max));
+}
+
+// Scores to weights 2^(factor * score - max), whose sum is added to the state's.
+HWY_INLINE void WeighRow(float* HWY_RESTRICT row, IndexRange vectors, float score_factor,
+                         SoftmaxState<float>& state) {
+  const FloatTag d;
   const FloatVec factor = hn::Set(d, score_factor);
   const FloatVec shift = hn::Set(d, SafeMax(state.max));
   FloatVec sum = hn::Zero(d);
-  for (int64_t j = begin; j < end; j += kLanes) {
+  for (int64_t j = vectors.begin; j < vectors.end; j += kLanes) {
     const FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, row + j), factor, shift));
     hn::Store(weight, d, row + j);
     sum = hn::Add(sum, weight);
   }
   state.sum += hn::GetLane(hn::SumOfLanes(d, sum));
-  return rescale;
+}
+
+// Turns kRows rows of scores, kKeyTile apart, into weights in place, exactly zero outside
+// `visible`, and updates the rows' states; rescale[m] is the factor for row m's output. Columns
+// [begin, end), whole panels. Rows are done side by side: alone each would wait for its own
+// maximum.
+template <int kRows>
+HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end,
+                            const IndexRange* visible, float score_factor,
+                            SoftmaxState<float>* states, float* rescale) {
+  IndexRange vectors[kRows];
+  float max[kRows];
+  for (int m = 0; m < kRows; ++m) {
+    float* row = scores + m * kKeyTile;
+    vectors[m] = MaskScores(row, begin, end, visible[m]);
+    max[m] = MaxOfRow(row, vectors[m]);
+  }
+  for (int m = 0; m < kRows; ++m) {
+    rescale[m] = RaiseMax(states[m], score_factor * max[m], [](float x) { return std::exp2(x); });
+  }
+  for (int m = 0; m < kRows; ++m) {
+    WeighRow(scores + m * kKeyTile, vectors[m], score_factor, states[m]);
+  }
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)
