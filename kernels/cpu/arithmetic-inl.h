@@ -60,10 +60,13 @@ struct F32Arithmetic {
                                 int64_t begin, int64_t end, float* scores) {
     HWY_NAMESPACE::StripTimesColumns(strip, columns, words, begin, end, scores);
   }
+  // The next two are calls of their own: inlined among others, their sums no longer all stay in
+  // registers.
+  //
   // to[kRows][panel] = factor * to + rows . panel over `words`; rows are kKeyTile apart. No
   // factor: `to` is not read.
-  HWY_INLINE static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
-                                        const float* factor, float* to, int64_t to_stride) {
+  HWY_NOINLINE static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
+                                          const float* factor, float* to, int64_t to_stride) {
     Accumulator<kMicroRows> acc;
     if (factor == nullptr) {
       SetZero(acc);
@@ -74,8 +77,8 @@ struct F32Arithmetic {
     StoreRows(acc, to, to_stride);
   }
   // to[kRows][panel] = columns^T . panel over the rows in `words`, from column `first` on.
-  HWY_INLINE static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words,
-                                           const float* panel, float* to, int64_t to_stride) {
+  HWY_NOINLINE static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words,
+                                             const float* panel, float* to, int64_t to_stride) {
     Accumulator<kMicroRows> acc;
     SetZero(acc);
     MultiplyAdd<kMicroRows, 1, kKeyTile>(columns + words.begin * kKeyTile + first,

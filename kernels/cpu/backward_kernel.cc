@@ -131,6 +131,7 @@ void AddRows(const float* from, float factor, const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(to.head_dim);
   for (int64_t i = 0; i < to.count; ++i) {
     float* row = to.FloatRow(i);
+    PrefetchRow(to, i + kRowsAhead);
     for (int64_t c = 0; c < to.head_dim; ++c) row[c] += factor * from[i * stride + c];
   }
 }

@@ -80,25 +80,29 @@ class ForwardPass {
     workspace_.pool.Parallel(round.head_count * tiles, [&](int64_t item, int thread) {
       Pack(round, item % round.head_count, item / round.head_count, thread);
     });
+    // Head by head, so that its tiles stay near. Last blocks first: under a causal mask they see
+    // most keys, so that the short ones fill the end.
     const int64_t heads = round.head_count * group_;
-    const int64_t halves = HalfBlocks(heads);
-    const int64_t rest = std::max<int64_t>(workspace_.queries.size() - halves * kHalfBlock, 0);
-    const int64_t blocks = halves + CeilDiv(rest, kQueryBlock);
-    // Last blocks first: under a causal mask they see most keys, so the short ones fill the end.
-    workspace_.pool.Parallel(heads * blocks, [&](int64_t item, int thread) {
-      const int64_t head = item % heads;
-      const int64_t block = blocks - 1 - item / heads;
-      AttendOne(round, head / group_, head % group_, RowsOfBlock(block, halves), thread);
+    const int64_t halves = LastHalves();
+    const int64_t rest = workspace_.queries.size() - halves * kHalfBlock;
+    const int64_t whole = CeilDiv(workspace_.queries.size(), kQueryBlock);
+    const int64_t last = halves + CeilDiv(rest, kQueryBlock);
+    workspace_.pool.Parallel((heads - 1) * whole + last, [&](int64_t item, int thread) {
+      const int64_t head = std::min(item / whole, heads - 1);
+      const bool is_last = head == heads - 1;
+      const int64_t block = (is_last ? last : whole) - 1 - (item - head * whole);
+      AttendOne(round, head / group_, head % group_, RowsOfBlock(block, is_last ? halves : 0),
+                thread);
     });
   }
 
-  // How many of the first blocks of each head are half ones, so that threads end together. A row's
-  // result does not depend on the block that it is in.
-  int64_t HalfBlocks(int64_t heads) const {
+  // How many of the first blocks of the last head are half ones, so that threads end together. A
+  // row's result does not depend on the block that it is in.
+  int64_t LastHalves() const {
     const int threads = workspace_.pool.threads();
     if (threads == 1) return 0;
-    const int64_t wanted = 2 * CeilDiv(kLastBlocksPerThread * threads, heads);
-    return std::min(wanted, CeilDiv(workspace_.queries.size(), kHalfBlock));
+    const int64_t rows = workspace_.queries.size();
+    return std::min(2 * kLastBlocksPerThread * threads, rows / kHalfBlock);
   }
 
   IndexRange RowsOfBlock(int64_t block, int64_t halves) const {

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/tile.h"
 
@@ -42,6 +43,12 @@ struct Accumulator {
   FloatVec c[kRows][kVectors];
 };
 
+// With 32 vector registers the operands that stream by from the second cache are what
+// multiplication waits for: they are fetched this many steps ahead.
+inline constexpr bool kFetchesAhead = kLanes == 16;
+inline constexpr int64_t kPanelStepsAhead = 24;
+inline constexpr int64_t kColumnStepsAhead = 8;
+
 // acc[m][n] += sum over k < depth of a[m * kRowStride + k * kDepthStride] * b[k * kPanelWidth + n].
 // The strides are compile-time so that addresses fold into the instructions.
 template <int kRows, int64_t kRowStride, int64_t kDepthStride>
@@ -51,6 +58,14 @@ HWY_INLINE void MultiplyAdd(const float* HWY_RESTRICT a, const float* HWY_RESTRI
   for (int64_t k = 0; k < depth; ++k) {
     const FloatVec b0 = hn::Load(d, b);
     const FloatVec b1 = hn::Load(d, b + kLanes);
+    if constexpr (kFetchesAhead) {
+      hwy::Prefetch(b + kPanelStepsAhead * kPanelWidth);
+      hwy::Prefetch(b + kPanelStepsAhead * kPanelWidth + kLanes);
+      // Of columns, a step is a line or two far from the last one.
+      if constexpr (kRowStride == 1 && kDepthStride != kRows) {
+        hwy::Prefetch(a + kColumnStepsAhead * kDepthStride + kRows);
+      }
+    }
 #pragma GCC unroll 12
     for (int m = 0; m < kRows; ++m) {
       const FloatVec broadcast = hn::Set(d, a[m * kRowStride]);
