@@ -125,7 +125,7 @@ typedef struct annulusAttendBackwardArgs {
 
 typedef struct annulusDeviceInfo {
   size_t struct_size;
-  char description[128]; /* "cpu: AVX2, 1 thread" */
+  char description[128]; /* "cpu: AVX3 with AMX, 1 thread" */
   int64_t memory_bytes;  /* 0: host memory, not bounded here */
   int32_t compute_units; /* threads or SMs */
   int32_t host_memory;   /* 1: alloc returns memory the host may touch */

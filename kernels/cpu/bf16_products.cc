@@ -41,4 +41,10 @@ ChosenBf16 ChooseNativeBf16() {
   }
 }
 
+const char* NativeBf16Name() {
+  const ChosenBf16 chosen = ChooseNativeBf16();
+  if (chosen.tiles != nullptr) return " with AMX";
+  return chosen.pairs != nullptr ? " with AVX512_BF16" : "";
+}
+
 }  // namespace annulus::kernels::cpu

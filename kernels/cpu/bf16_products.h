@@ -79,4 +79,8 @@ struct ChosenBf16 {
 };
 ChosenBf16 ChooseNativeBf16();
 
+// What the current mode multiplies with natively, as a device's description has it: " with AMX",
+// " with AVX512_BF16", or nothing.
+const char* NativeBf16Name();
+
 }  // namespace annulus::kernels::cpu

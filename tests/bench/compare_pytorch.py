@@ -140,7 +140,7 @@ def main():
 
     built = torch.__config__.show()
     with args.compute.open(threads=1) as device:
-        instructions = device.description().split(",")[0]  # "cpu: AVX2, 1 thread"
+        instructions = device.description().split(",")[0]  # "cpu: AVX3 with AMX, 1 thread"
     about = {"annulus": instructions, "pytorch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, " +
              ", ".join(re.findall(r"BLAS_INFO=\w+|Math Kernel Library Version \S+|MKL-DNN v\S+", built)),
              "layouts": "pytorch [B, H, S, D], annulus [B, S, H, D], each contiguous"}
