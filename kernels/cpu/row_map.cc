@@ -6,25 +6,32 @@
 namespace annulus::kernels::cpu {
 
 void RowMap::Assign(const annulusSpan* spans, size_t span_count) {
-  rows.clear();
-  positions.clear();
+  int64_t total = 0;
+  for (size_t s = 0; s < span_count; ++s) total += spans[s].count;
+  rows.resize(total);
+  positions.resize(total);
+  rising_ends.clear();
+  int64_t begin = 0;
   for (size_t s = 0; s < span_count; ++s) {
-    for (int64_t i = 0; i < spans[s].count; ++i) {
-      rows.push_back(spans[s].row + i);
-      positions.push_back(spans[s].position + i * spans[s].stride);
-    }
+    const annulusSpan& span = spans[s];
+    if (span.count == 0) continue;
+    if (begin > 0 && span.position <= positions[begin - 1]) rising_ends.push_back(begin);
+    int64_t* const row = rows.data() + begin;
+    int64_t* const position = positions.data() + begin;
+    for (int64_t i = 0; i < span.count; ++i) row[i] = span.row + i;
+    for (int64_t i = 0; i < span.count; ++i) position[i] = span.position + i * span.stride;
+    begin += span.count;
   }
+  if (total > 0) rising_ends.push_back(total);
 }
 
 void CutTiles(const RowMap& map, int64_t tile_rows, std::vector<IndexRange>* tiles) {
   tiles->clear();
-  for (int64_t begin = 0; begin < map.size();) {
-    int64_t end = begin + 1;
-    while (end < map.size() && end - begin < tile_rows &&
-           map.positions[end] > map.positions[end - 1]) {
-      ++end;
+  int64_t begin = 0;
+  for (const int64_t end : map.rising_ends) {
+    for (; begin < end; begin += tile_rows) {
+      tiles->push_back({begin, std::min(begin + tile_rows, end)});
     }
-    tiles->push_back({begin, end});
     begin = end;
   }
 }

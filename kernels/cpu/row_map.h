@@ -16,9 +16,11 @@ namespace annulus::kernels::cpu {
 struct RowMap {
   std::vector<int64_t> rows;
   std::vector<int64_t> positions;
+  // Where runs of strictly rising positions end, in order; the last one is size().
+  std::vector<int64_t> rising_ends;
 
   int64_t size() const { return static_cast<int64_t>(rows.size()); }
-  // Replaces the contents; keeps the capacity.
+  // Replaces the contents; keeps the capacity. Strides are >= 1.
   void Assign(const annulusSpan* spans, size_t span_count);
 };
 

@@ -18,6 +18,13 @@ TEST(RowMap, SpellsSpansOut) {
   map.Assign(spans, 3);
   EXPECT_EQ(map.rows, (std::vector<int64_t>{5, 6, 7, 1, 2}));
   EXPECT_EQ(map.positions, (std::vector<int64_t>{100, 104, 108, 3, 4}));
+  EXPECT_EQ(map.rising_ends, (std::vector<int64_t>{3, 5}));
+  map.Assign(spans, 1);
+  EXPECT_EQ(map.size(), 3);
+  EXPECT_EQ(map.rising_ends, (std::vector<int64_t>{3}));
+  map.Assign(spans + 1, 1);
+  EXPECT_EQ(map.size(), 0);
+  EXPECT_TRUE(map.rising_ends.empty());
 }
 
 TEST(RowMap, TilesRiseAndCoverEverything) {
@@ -43,6 +50,11 @@ TEST(RowMap, TilesRiseAndCoverEverything) {
       next = tile.end;
     }
     EXPECT_EQ(next, map.size());
+    for (size_t i = 1; i < tiles.size(); ++i) {
+      const int64_t cut = tiles[i].begin;
+      EXPECT_TRUE(tiles[i - 1].size() == 8 || map.positions[cut] <= map.positions[cut - 1])
+          << "cut without need";
+    }
   }
 }
 
