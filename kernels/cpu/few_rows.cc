@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/few_rows_kernel.h"
+#include "kernels/cpu/foresight.h"
 #include "kernels/cpu/tile.h"
 
 namespace annulus::kernels::cpu {
@@ -88,11 +89,12 @@ class FewRowsPass {
                   workspace_.partials[head * chunks_ + chunk]};
     }
     const int64_t first_tile = chunk * kTilesPerChunk;
-    AttendFewRows(heads, head_count,
-                  {workspace_.row_positions.data(), rows_, workspace_.keys.positions.data(),
-                   workspace_.key_tiles.data() + first_tile,
-                   std::min(kTilesPerChunk, TileCount() - first_tile), args_.mask},
-                  workspace_.per_thread[thread].data());
+    AttendFewRows(
+        heads, head_count,
+        {workspace_.row_positions.data(), rows_, workspace_.keys.positions.data(),
+         workspace_.key_tiles.data() + first_tile,
+         std::min(kTilesPerChunk, TileCount() - first_tile), args_.mask, !ForeseesReading()},
+        workspace_.per_thread[thread].data());
   }
 
   void Merge(int64_t head) {

@@ -50,6 +50,9 @@ struct FewRowsBlock {
   const IndexRange* tiles;       // of rising positions
   int64_t tile_count;
   annulusMask mask;
+  // Whether keys and values are fetched ahead where there is one row, and rows are read one by one.
+  // Several rows' always are. Of no effect on the result.
+  bool fetch_for_one_row;
 };
 
 // Each head's partial = the attention of its rows over the keys of the tiles. head_count <=

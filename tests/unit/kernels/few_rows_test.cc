@@ -6,8 +6,14 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
+#include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/few_rows_kernel.h"
+#include "kernels/cpu/gather.h"
+#include "kernels/cpu/row_map.h"
+#include "kernels/cpu/tile.h"
+#include "kernels/softmax_state.h"
 #include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
 
@@ -44,6 +50,70 @@ TEST(FewRows, RandomShapes) {
     SCOPED_TRACE(testing::Message() << "trial " << trial);
     device.Attend(c);
     ExpectForwardMatches(c);
+  }
+}
+
+// Every count of rows that is worked on in a way of its own, and every kind of row end.
+TEST(FewRows, EveryRowCountHeadSizeDtypeAndMask) {
+  constexpr int64_t kKeys = 603;  // two tiles and a part of a panel
+  CpuDevice device(1);
+  for (const int64_t rows : {1, 2, 3, 4, 5, 12}) {
+    for (const int64_t head_dim : {16, 40, 64, 128, 256}) {
+      if (kUnderSanitizer && head_dim > 64) continue;
+      for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
+        for (const annulusMask mask : {Full(), Causal(kKeys - rows), Causal(300, 41)}) {
+          AttentionCase c({1, rows, kKeys, 3, 3, head_dim, dtype, mask});
+          SCOPED_TRACE(testing::Message() << rows << " rows, head size " << head_dim << ", dtype "
+                                          << dtype << ", offset " << mask.causal_offset);
+          device.Attend(c);
+          ExpectForwardMatches(c);
+        }
+      }
+    }
+  }
+}
+
+// The attention of one row of each head over all keys of the case, by the kernel itself.
+std::vector<float> AttendOneRow(AttentionCase& c, bool fetch) {
+  const int64_t heads = c.shape.kv_heads;
+  const int64_t stride = cpu::PaddedHeadDim(c.shape.head_dim);
+  cpu::RowMap keys;
+  keys.Assign(c.kv_spans.data(), c.kv_spans.size());
+  std::vector<cpu::IndexRange> tiles;
+  cpu::CutTiles(keys, cpu::kKeyTile, &tiles);
+  cpu::AlignedBuffer queries, outputs, scratch;
+  queries.Reserve(heads * stride);
+  outputs.Reserve(heads * stride);
+  std::vector<SoftmaxState<float>> states(heads);
+  std::vector<cpu::FewRowsHead> set;
+  const int64_t row = 0;
+  for (int64_t h = 0; h < heads; ++h) {
+    float* const q = queries.data() + h * stride;
+    cpu::PackFewRows(cpu::GatherHead(c.q(), 0, h, &row, 1, 0), c.scale, q);
+    set.push_back({q,
+                   cpu::GatherHead(c.k(), 0, h, keys.rows.data(), keys.size(), 0),
+                   cpu::GatherHead(c.v(), 0, h, keys.rows.data(), keys.size(), 0),
+                   {&states[h], outputs.data() + h * stride}});
+  }
+  cpu::AttendFewRows(set.data(), heads,
+                     {&row, 1, keys.positions.data(), tiles.data(),
+                      static_cast<int64_t>(tiles.size()), c.shape.mask, fetch},
+                     scratch.Reserve(cpu::kFewRowsScratch));
+  std::vector<float> result(outputs.data(), outputs.data() + heads * stride);
+  for (const SoftmaxState<float>& state : states) {
+    result.push_back(state.max);
+    result.push_back(state.sum);
+  }
+  return result;
+}
+
+// One of the two is what this processor takes, and what the other tests run.
+TEST(FewRows, FetchingAheadChangesNoByte) {
+  for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
+    for (const int64_t head_dim : {16, 40, 128}) {
+      AttentionCase c({1, 1, 603, 3, 3, head_dim, dtype, Full()});
+      EXPECT_EQ(AttendOneRow(c, false), AttendOneRow(c, true)) << dtype << " " << head_dim;
+    }
   }
 }
 

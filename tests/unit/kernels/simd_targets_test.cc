@@ -53,6 +53,23 @@ TEST_P(SimdTarget, ForwardAndBackwardWithinGates) {
   }
 }
 
+TEST_P(SimdTarget, FewRowsWithinGates) {
+  CpuDevice device(1);
+  for (const int64_t rows : {1, 3, 6}) {
+    for (const int64_t head_dim : {16, 40, 128}) {
+      for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
+        for (const annulusMask mask : {Full(), Causal(307 - rows, 150)}) {
+          AttentionCase c({1, rows, 307, 4, 2, head_dim, dtype, mask});
+          SCOPED_TRACE(testing::Message()
+                       << rows << " rows, head size " << head_dim << " dtype " << dtype);
+          device.Attend(c);
+          ExpectForwardMatches(c);
+        }
+      }
+    }
+  }
+}
+
 // The instruction sets that bfloat16 products are compiled for: AVX-512, and plain C++.
 class Bf16Target : public SimdTarget {};
 
