@@ -41,6 +41,7 @@ IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position,
   if (count == 0) return {};
   const int64_t* const keys_end = key_positions + count;
   const int64_t last = query_position + mask.causal_offset;
+  if (mask.kind == ANNULUS_MASK_CAUSAL && key_positions[0] > last) return {};
   // Most tiles are seen whole or not at all; only the others are worth a search.
   IndexRange visible = {0, count};
   if (mask.kind == ANNULUS_MASK_CAUSAL && keys_end[-1] > last) {
