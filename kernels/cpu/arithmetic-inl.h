@@ -60,30 +60,27 @@ struct F32Arithmetic {
                                 int64_t begin, int64_t end, float* scores) {
     HWY_NAMESPACE::StripTimesColumns(strip, columns, words, begin, end, scores);
   }
-  // The next two are calls of their own: inlined among others, their sums no longer all stay in
-  // registers.
-  //
   // to[kRows][panel] = factor * to + rows . panel over `words`; rows are kKeyTile apart. No
-  // factor: `to` is not read.
-  HWY_NOINLINE static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
-                                          const float* factor, float* to, int64_t to_stride) {
-    Accumulator<kMicroRows> acc;
-    if (factor == nullptr) {
-      SetZero(acc);
+  // factor: `to` is not read. Of the panel the first `width` columns.
+  static void RowsTimesPanel(const float* rows, const float* panel, int64_t words, int64_t width,
+                             const float* factor, float* to, int64_t to_stride) {
+    if (width <= kLanes) {
+      RowsTimesVectors<1>(rows, panel, words, factor, to, to_stride);
     } else {
-      LoadScaled(to, to_stride, factor, acc);
+      RowsTimesVectors<kVectors>(rows, panel, words, factor, to, to_stride);
     }
-    MultiplyAdd<kMicroRows, kKeyTile, 1>(rows, panel, words, acc);
-    StoreRows(acc, to, to_stride);
   }
-  // to[kRows][panel] = columns^T . panel over the rows in `words`, from column `first` on.
-  HWY_NOINLINE static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words,
-                                             const float* panel, float* to, int64_t to_stride) {
-    Accumulator<kMicroRows> acc;
-    SetZero(acc);
-    MultiplyAdd<kMicroRows, 1, kKeyTile>(columns + words.begin * kKeyTile + first,
-                                         panel + words.begin * kPanelWidth, words.size(), acc);
-    StoreRows(acc, to, to_stride);
+  // to[kRows][panel] = columns^T . panel over the rows in `words`, from column `first` on. Of the
+  // panel the first `width` columns.
+  static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words,
+                                const float* panel, int64_t width, float* to, int64_t to_stride) {
+    const float* a = columns + words.begin * kKeyTile + first;
+    const float* b = panel + words.begin * kPanelWidth;
+    if (width <= kLanes) {
+      ColumnsTimesVectors<1>(a, b, words.size(), to, to_stride);
+    } else {
+      ColumnsTimesVectors<kVectors>(a, b, words.size(), to, to_stride);
+    }
   }
 
   // Makes the first of `count` values of a row what RowsTimesPanel takes.
@@ -100,6 +97,29 @@ struct F32Arithmetic {
   static float InRow(const float* row, int64_t j) { return row[j]; }
   static float InColumns(const float* columns, int64_t row, int64_t j) {
     return columns[row * kKeyTile + j];
+  }
+
+ private:
+  // Calls of their own: inlined among others, their sums no longer all stay in registers.
+  template <int kWide>
+  HWY_NOINLINE static void RowsTimesVectors(const float* rows, const float* panel, int64_t words,
+                                            const float* factor, float* to, int64_t to_stride) {
+    Accumulator<kMicroRows, kWide> acc;
+    if (factor == nullptr) {
+      SetZero(acc);
+    } else {
+      LoadScaled(to, to_stride, factor, acc);
+    }
+    MultiplyAdd<kKeyTile, 1>(rows, panel, words, acc);
+    StoreRows(acc, to, to_stride);
+  }
+  template <int kWide>
+  HWY_NOINLINE static void ColumnsTimesVectors(const float* columns, const float* panel,
+                                               int64_t words, float* to, int64_t to_stride) {
+    Accumulator<kMicroRows, kWide> acc;
+    SetZero(acc);
+    MultiplyAdd<1, kKeyTile>(columns, panel, words, acc);
+    StoreRows(acc, to, to_stride);
   }
 };
 

@@ -146,8 +146,8 @@ void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, float soft
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       const float* panel = pair.keys.k_panels + c * kKeyTile / Arithmetic::kPerWord;
       arithmetic.RowsTimesPanel(pair.scratch.d_scores + first * kKeyTile + keys.begin,
-                                panel + keys.begin * kPanelWidth, keys.size(), nullptr,
-                                pair.scratch.accumulator + first * stride + c, stride);
+                                panel + keys.begin * kPanelWidth, keys.size(), pair.head_dim - c,
+                                nullptr, pair.scratch.accumulator + first * stride + c, stride);
     }
   }
   AddRows(pair.scratch.accumulator, softmax_scale, pair.queries.dq);
@@ -162,7 +162,7 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
     const IndexRange rows = WordsOf<Arithmetic>(pair.seeing[first / Arithmetic::kRows]);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       const float* panel = panels + c * kQueryBlock / Arithmetic::kPerWord;
-      arithmetic.ColumnsTimesPanel(columns, first, rows, panel,
+      arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
                                    pair.scratch.accumulator + first * stride + c, stride);
     }
   }

@@ -129,12 +129,12 @@ struct Bf16Arithmetic {
                          int64_t end, float* scores) const {
     products.strip_times_columns(strip, columns, words, begin, end, scores);
   }
-  void RowsTimesPanel(const float* rows, const float* panel, int64_t words, const float* factor,
-                      float* to, int64_t to_stride) const {
+  void RowsTimesPanel(const float* rows, const float* panel, int64_t words, int64_t /*width*/,
+                      const float* factor, float* to, int64_t to_stride) const {
     products.rows_times_panel(rows, panel, words, factor, to, to_stride);
   }
   void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words, const float* panel,
-                         float* to, int64_t to_stride) const {
+                         int64_t /*width*/, float* to, int64_t to_stride) const {
     products.columns_times_panel(columns + InColumns(first, words.begin),
                                  panel + words.begin * kPanelWidth, words.size(), to, to_stride);
   }

@@ -41,7 +41,7 @@ HWY_INLINE void AddWeightedValues(const Arithmetic& arithmetic, const float* wei
   for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
     const float* panel = tile.v_panels + c * kKeyTile / Arithmetic::kPerWord;
     arithmetic.RowsTimesPanel(weights + words.begin, panel + words.begin * kPanelWidth,
-                              words.size(), rescale, output + c, output_stride);
+                              words.size(), head_dim - c, rescale, output + c, output_stride);
   }
 }
 

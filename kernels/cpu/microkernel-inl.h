@@ -37,10 +37,10 @@ static_assert(kPanelWidth <= kPanelWidthMax);
 static_assert(kQueryBlock % kPanelWidth == 0 && kKeyTile % kPanelWidth == 0);
 static_assert(kQueryBlock % kMicroRows == 0 && kKeyTile % kMicroRows == 0);
 
-// A kRows x kPanelWidth block of a product, in registers.
-template <int kRows>
+// A block of a product, in registers: kRows rows by kWide vectors, a panel's or fewer.
+template <int kRows, int kWide = kVectors>
 struct Accumulator {
-  FloatVec c[kRows][kVectors];
+  FloatVec c[kRows][kWide];
 };
 
 // With 32 vector registers the operands that stream by from the second cache are what
@@ -51,62 +51,66 @@ inline constexpr int64_t kColumnStepsAhead = 8;
 
 // acc[m][n] += sum over k < depth of a[m * kRowStride + k * kDepthStride] * b[k * kPanelWidth + n].
 // The strides are compile-time so that addresses fold into the instructions.
-template <int kRows, int64_t kRowStride, int64_t kDepthStride>
+template <int64_t kRowStride, int64_t kDepthStride, int kRows, int kWide>
 HWY_INLINE void MultiplyAdd(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t depth,
-                            Accumulator<kRows>& acc) {
+                            Accumulator<kRows, kWide>& acc) {
   const FloatTag d;
   for (int64_t k = 0; k < depth; ++k) {
-    const FloatVec b0 = hn::Load(d, b);
-    const FloatVec b1 = hn::Load(d, b + kLanes);
-    if constexpr (kFetchesAhead) {
-      hwy::Prefetch(b + kPanelStepsAhead * kPanelWidth);
-      hwy::Prefetch(b + kPanelStepsAhead * kPanelWidth + kLanes);
-      // Of columns, a step is a line or two far from the last one.
-      if constexpr (kRowStride == 1 && kDepthStride != kRows) {
-        hwy::Prefetch(a + kColumnStepsAhead * kDepthStride + kRows);
-      }
+    FloatVec vectors[kWide];
+#pragma GCC unroll 2
+    for (int n = 0; n < kWide; ++n) {
+      vectors[n] = hn::Load(d, b + n * kLanes);
+      if constexpr (kFetchesAhead) hwy::Prefetch(b + kPanelStepsAhead * kPanelWidth + n * kLanes);
+    }
+    // Of columns, a step is a line or two far from the last one.
+    if constexpr (kFetchesAhead && kRowStride == 1 && kDepthStride != kRows) {
+      hwy::Prefetch(a + kColumnStepsAhead * kDepthStride + kRows);
     }
 #pragma GCC unroll 12
     for (int m = 0; m < kRows; ++m) {
       const FloatVec broadcast = hn::Set(d, a[m * kRowStride]);
-      acc.c[m][0] = hn::MulAdd(broadcast, b0, acc.c[m][0]);
-      acc.c[m][1] = hn::MulAdd(broadcast, b1, acc.c[m][1]);
+#pragma GCC unroll 2
+      for (int n = 0; n < kWide; ++n) {
+        acc.c[m][n] = hn::MulAdd(broadcast, vectors[n], acc.c[m][n]);
+      }
     }
     a += kDepthStride;
     b += kPanelWidth;
   }
 }
 
-template <int kRows>
-HWY_INLINE void SetZero(Accumulator<kRows>& acc) {
+template <int kRows, int kWide>
+HWY_INLINE void SetZero(Accumulator<kRows, kWide>& acc) {
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
-    acc.c[m][0] = hn::Zero(FloatTag());
-    acc.c[m][1] = hn::Zero(FloatTag());
+#pragma GCC unroll 2
+    for (int n = 0; n < kWide; ++n) acc.c[m][n] = hn::Zero(FloatTag());
   }
 }
 
 // acc[m] = factor[m] * rows of `from`, `row_stride` floats apart.
-template <int kRows>
+template <int kRows, int kWide>
 HWY_INLINE void LoadScaled(const float* HWY_RESTRICT from, int64_t row_stride,
-                           const float* HWY_RESTRICT factor, Accumulator<kRows>& acc) {
+                           const float* HWY_RESTRICT factor, Accumulator<kRows, kWide>& acc) {
   const FloatTag d;
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
     const FloatVec f = hn::Set(d, factor[m]);
-    acc.c[m][0] = hn::Mul(f, hn::Load(d, from + m * row_stride));
-    acc.c[m][1] = hn::Mul(f, hn::Load(d, from + m * row_stride + kLanes));
+#pragma GCC unroll 2
+    for (int n = 0; n < kWide; ++n) {
+      acc.c[m][n] = hn::Mul(f, hn::Load(d, from + m * row_stride + n * kLanes));
+    }
   }
 }
 
-template <int kRows>
-HWY_INLINE void StoreRows(const Accumulator<kRows>& acc, float* HWY_RESTRICT to,
+template <int kRows, int kWide>
+HWY_INLINE void StoreRows(const Accumulator<kRows, kWide>& acc, float* HWY_RESTRICT to,
                           int64_t row_stride) {
   const FloatTag d;
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
-    hn::Store(acc.c[m][0], d, to + m * row_stride);
-    hn::Store(acc.c[m][1], d, to + m * row_stride + kLanes);
+#pragma GCC unroll 2
+    for (int n = 0; n < kWide; ++n) hn::Store(acc.c[m][n], d, to + m * row_stride + n * kLanes);
   }
 }
 
@@ -118,7 +122,7 @@ HWY_INLINE void StripTimesColumns(const float* HWY_RESTRICT strip,
   for (int64_t j = begin; j < end; j += kPanelWidth) {
     Accumulator<kMicroRows> acc;
     SetZero(acc);
-    MultiplyAdd<kMicroRows, 1, kMicroRows>(strip, columns + j * head_dim, head_dim, acc);
+    MultiplyAdd<1, kMicroRows>(strip, columns + j * head_dim, head_dim, acc);
     StoreRows(acc, scores + j, kKeyTile);
   }
 }
