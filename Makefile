@@ -38,16 +38,15 @@ test-avx512: install-test-packages
 	  $(BUILD)/tests/kernels_extremes_test '$(BUILD)/tests/kernels_few_rows_test --gtest_filter=-*.RandomShapes:*.EveryRowCount*'
 
 # make sanitize: the gRPC-free libraries and their tests under ASan + UBSan, then under TSan.
-#   The sources of a library are compiled several at a time there, which takes two thirds of the time.
 sanitize: asan tsan
 
 asan: install-test-packages
-	cmake --preset asan -DANNULUS_WITH_GRPC=OFF -DCMAKE_UNITY_BUILD=ON
+	cmake --preset asan -DANNULUS_WITH_GRPC=OFF
 	cmake --build --preset asan -j $(JOBS)
 	ctest --test-dir build-asan --output-on-failure --no-tests=error --label-exclude 'full|tidy'
 
 tsan: install-test-packages
-	cmake --preset tsan -DCMAKE_UNITY_BUILD=ON
+	cmake --preset tsan
 	cmake --build --preset tsan -j $(JOBS)
 	ctest --test-dir build-tsan --output-on-failure --no-tests=error --label-exclude 'full|tidy'
 

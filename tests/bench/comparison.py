@@ -97,7 +97,7 @@ class Report:
         self.lines = [f"{name}: {value}" for name, value in self.about.items()]
         self.lines += [f"seconds: minimum, median; ratio: seconds of {other} / seconds of annulus, above 1 where annulus is faster: of the minima, median of the pairs", "",
                        "".join(f"{name:>10}" for name in shape) + "".join(f" | {side:>9} s {'median':>10} {'GFLOP/s':>8}" for side in ("annulus", other)) +
-                       " | ratio   pairs | relative RMSE of each other"]
+                       " | ratio   pairs | relative RMSE"]
         self._show(self.lines)
 
     def add(self, shape, errors, summary):

@@ -22,17 +22,24 @@ HEAVY = re.compile(r"server/rpc/|server/apps/|client/src/|client/cli/|client/exa
 GROUP_SIZE_MAX = 10
 
 
+def compiled_by(path):
+    """The file itself, or those that a file of a unity build includes."""
+    if path.parent.name != "Unity":
+        return [path]
+    return [pathlib.Path(name) for name in re.findall(r'^#include "(.*)"', path.read_text(), re.M)]
+
+
 def sources(build, everything):
     """Path below the root of each source -> its compiler's flags."""
     found = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
-        path = pathlib.Path(entry["file"]).resolve()
-        if not path.is_relative_to(ROOT) or path.suffix == ".cu":  # nvcc's flags are not clang's
-            continue
-        name = path.relative_to(ROOT).as_posix()
-        if re.match(r"(server|kernels|client|tools)/", name) and (everything or not HEAVY.match(name)):
-            words = shlex.split(entry["command"])
-            found[name] = tuple(words[1:words.index("-o")])
+        words = shlex.split(entry["command"])
+        for path in compiled_by(pathlib.Path(entry["file"]).resolve()):
+            if not path.is_relative_to(ROOT) or path.suffix == ".cu":  # nvcc's flags are not clang's
+                continue
+            name = path.relative_to(ROOT).as_posix()
+            if re.match(r"(server|kernels|client|tools)/", name) and (everything or not HEAVY.match(name)):
+                found[name] = tuple(words[1:words.index("-o")])
     return found
 
 

@@ -16,11 +16,9 @@ namespace annulus::kernels::cuda {
 namespace {
 
 constexpr int kEnginesMax = 8;  // of cuDNN's proposals, best first, that are tried
-constexpr size_t kAlignmentBytes = 256;
+constexpr size_t kPieceBytes = 256;
 
-size_t Aligned(size_t bytes) {
-  return (bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
-}
+size_t Aligned(size_t bytes) { return (bytes + kPieceBytes - 1) / kPieceBytes * kPieceBytes; }
 
 std::string Describe(const AttentionShape& shape) {
   return absl::StrCat(shape.pass == AttentionPass::kForward ? "forward" : "backward", ", ",

@@ -23,7 +23,6 @@ constexpr const char* kLibraryVariable = "ANNULUS_NCCL_LIBRARY";
 
 Result ToResult(ncclResult_t result) { return static_cast<Result>(result); }
 ncclComm_t ToComm(Comm comm) { return static_cast<ncclComm_t>(comm); }
-cudaStream_t ToStream(Stream stream) { return static_cast<cudaStream_t>(stream); }
 
 class LibraryNccl final : public NcclApi {
  public:
@@ -100,10 +99,12 @@ class LibraryNccl final : public NcclApi {
   Result GroupEnd() override { return ToResult(group_end_()); }
 
   Result Send(const void* data, size_t bytes, int peer, Comm comm, Stream stream) override {
-    return ToResult(send_(data, bytes, ncclInt8, peer, ToComm(comm), ToStream(stream)));
+    return ToResult(
+        send_(data, bytes, ncclInt8, peer, ToComm(comm), static_cast<cudaStream_t>(stream)));
   }
   Result Recv(void* data, size_t bytes, int peer, Comm comm, Stream stream) override {
-    return ToResult(recv_(data, bytes, ncclInt8, peer, ToComm(comm), ToStream(stream)));
+    return ToResult(
+        recv_(data, bytes, ncclInt8, peer, ToComm(comm), static_cast<cudaStream_t>(stream)));
   }
 
   Result Register(Comm comm, void* data, size_t bytes, void** registration) override {
