@@ -128,7 +128,7 @@ template <class Arithmetic>
 HWY_INLINE IndexRange WordsOf(IndexRange values) {
   constexpr int64_t kStep = Arithmetic::kWordStep;
   constexpr int64_t kValues = kStep * Arithmetic::kPerWord;
-  return {values.begin / kValues * kStep, (values.end + kValues - 1) / kValues * kStep};
+  return {values.begin / kValues * kStep, CeilDiv(values.end, kValues) * kStep};
 }
 
 // Runs the body with the arithmetic for operands that are all bfloat16, or not.

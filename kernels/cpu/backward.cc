@@ -42,7 +42,7 @@ class BackwardPass {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
     workspace_.keys.Assign(args_.kv_spans, args_.kv_span_count);
     CutTiles(workspace_.keys, kKeyTile, &workspace_.key_tiles);
-    blocks_ = (workspace_.queries.size() + kQueryBlock - 1) / kQueryBlock;
+    blocks_ = CeilDiv(workspace_.queries.size(), kQueryBlock);
     const int64_t tiles = static_cast<int64_t>(workspace_.key_tiles.size());
     const int64_t all_blocks = blocks_ * group_;
     if (tiles == 0 || all_blocks == 0) return;

@@ -55,7 +55,7 @@ bool FindVisible(const annulusMask& mask, Pair& pair) {
 // Sets `seeing` from `visible`.
 template <int kRows>
 void FindSeeing(Pair& pair) {
-  const int64_t groups = (pair.keys.count + kRows - 1) / kRows;
+  const int64_t groups = CeilDiv(pair.keys.count, kRows);
   if (!pair.masked) {
     std::fill(pair.seeing, pair.seeing + groups, IndexRange{0, pair.queries.count});
     return;
@@ -191,8 +191,6 @@ void AddGradientsOfVisiblePairs(const Pair& pair, const float* weight_columns,
     }
   }
 }
-
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 template <class Arithmetic>
 void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float softmax_scale) {

@@ -68,9 +68,7 @@ struct Bf16Arithmetic {
 
   const Bf16Products& products;
 
-  static int64_t Words(int64_t head_dim) {
-    return (head_dim / 2 + kWordStep - 1) / kWordStep * kWordStep;
-  }
+  static int64_t Words(int64_t head_dim) { return RoundUp(head_dim / 2, kWordStep); }
 
   // q is packed as it is, but for the sign of the scale: a multiple would be rounded.
   static float ScoreFactor(float softmax_scale) {

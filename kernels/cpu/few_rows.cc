@@ -28,12 +28,12 @@ class FewRowsPass {
     workspace_.keys.Assign(args_.kv_spans, args_.kv_span_count);
     CutTiles(workspace_.keys, kKeyTile, &workspace_.key_tiles);
     rows_ = workspace_.queries.size() * group_;
-    chunks_ = (TileCount() + kTilesPerChunk - 1) / kTilesPerChunk;
+    chunks_ = CeilDiv(TileCount(), kTilesPerChunk);
     if (rows_ == 0 || chunks_ == 0) return;
     const int64_t heads = args_.k.batch * args_.k.heads;
     Reserve(heads);
     workspace_.pool.Parallel(heads, [&](int64_t head, int) { Pack(head); });
-    const int64_t sets = (args_.k.heads + kFewRowsHeads - 1) / kFewRowsHeads;
+    const int64_t sets = CeilDiv(args_.k.heads, kFewRowsHeads);
     workspace_.pool.Parallel(args_.k.batch * sets * chunks_, [&](int64_t item, int thread) {
       const int64_t batch = item / sets % args_.k.batch;
       AttendChunk(batch, item % sets * kFewRowsHeads, item / sets / args_.k.batch, thread);

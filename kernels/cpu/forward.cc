@@ -22,8 +22,6 @@ struct Round {
   IndexRange tiles;
 };
 
-int64_t CeilDiv(int64_t value, int64_t step) { return (value + step - 1) / step; }
-
 class ForwardPass {
  public:
   ForwardPass(const annulusAttendArgs& args, Workspace* workspace)

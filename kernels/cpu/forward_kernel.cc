@@ -139,7 +139,7 @@ template <class Arithmetic>
 void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
                      const ForwardScratch& scratch) {
   constexpr int64_t kRows = Arithmetic::kRows;
-  const int64_t rows = (block.q.count + kRows - 1) / kRows * kRows;
+  const int64_t rows = RoundUp(block.q.count, kRows);
   BlockState state;
   LoadState(block, rows, scratch.output, state);
   bool packed = false;

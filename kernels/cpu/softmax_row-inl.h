@@ -20,6 +20,7 @@
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/row_map.h"
+#include "kernels/cpu/tile.h"
 #include "kernels/softmax_state.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -41,7 +42,7 @@ HWY_INLINE float LseOfState(const SoftmaxState<float>& state) {
 
 // Vectors of a row that may have a lane inside [begin, end).
 HWY_INLINE IndexRange VectorsOf(IndexRange lanes) {
-  return {lanes.begin / kLanes * kLanes, (lanes.end + kLanes - 1) / kLanes * kLanes};
+  return {lanes.begin / kLanes * kLanes, RoundUp(lanes.end, kLanes)};
 }
 
 // Calls edit(at, inside) for the vectors of a row that are partly inside `lanes`, with the mask of

@@ -23,10 +23,12 @@ inline constexpr int64_t kKeyTile = 288;
 inline constexpr int64_t kPanelWidthMax = 32;
 inline constexpr int64_t kGroupRowsMax = 32;
 
+// For values and steps that are not negative.
+constexpr int64_t CeilDiv(int64_t value, int64_t step) { return (value + step - 1) / step; }
+constexpr int64_t RoundUp(int64_t value, int64_t step) { return CeilDiv(value, step) * step; }
+
 // head_dim rounded up to whole panels of every width: the row length of accumulators.
-constexpr int64_t PaddedHeadDim(int64_t head_dim) {
-  return (head_dim + kPanelWidthMax - 1) / kPanelWidthMax * kPanelWidthMax;
-}
+constexpr int64_t PaddedHeadDim(int64_t head_dim) { return RoundUp(head_dim, kPanelWidthMax); }
 
 // Floats of one block in any of the packed forms.
 constexpr int64_t PackedFloats(int64_t block, int64_t head_dim) {
