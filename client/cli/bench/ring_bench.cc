@@ -15,7 +15,7 @@ namespace annulus::cli::bench {
 namespace {
 
 // What was measured of one direction, a value for each repetition.
-struct Series {
+struct PhaseSeries {
   ring::Direction direction = ring::Direction::kForward;
   double flops = 0;
   std::vector<double> wall_seconds, rates, window_shares, overlap_ratios, exposed_seconds;
@@ -35,7 +35,7 @@ struct Series {
   }
 };
 
-RingPhase PhaseOf(const Series& series, double best_ceiling) {
+RingPhase PhaseOf(const PhaseSeries& series, double best_ceiling) {
   RingPhase phase;
   phase.direction = series.direction;
   phase.flops = series.flops;
@@ -68,7 +68,7 @@ class RingBench {
     std::vector<ring::Direction> directions{ring::Direction::kForward};
     if (flags_.backward) directions.push_back(ring::Direction::kBackward);
     for (const ring::Direction direction : directions) {
-      Series& series = series_.emplace_back();
+      PhaseSeries& series = series_.emplace_back();
       series.direction = direction;
       series.flops = Flops(shape_, direction);
     }
@@ -87,7 +87,7 @@ class RingBench {
     }
     // Not counted: makes the plan, leases the tensors and lets both allocate.
     ANNULUS_RETURN_IF_ERROR(attention.Run("warming up").status());
-    for (const Series& series : series_) {
+    for (const PhaseSeries& series : series_) {
       ANNULUS_RETURN_IF_ERROR(kernel_->Run(series.direction).status());
     }
     for (int i = 0; i < flags_.repeat; ++i) {
@@ -104,7 +104,7 @@ class RingBench {
                       device_->best_ceiling(ANNULUS_CEILING_MEMORY_READ)};
     result.memory = memory_;
     result.devices = devices_;
-    for (const Series& series : series_) result.phases.push_back(PhaseOf(series, peak));
+    for (const PhaseSeries& series : series_) result.phases.push_back(PhaseOf(series, peak));
     return result;
   }
 
@@ -114,7 +114,7 @@ class RingBench {
     ANNULUS_ASSIGN_OR_RETURN(const Repetition repetition, attention->Run("ring " + which));
     ANNULUS_ASSIGN_OR_RETURN(const double after, MultiplyAdd());
     const ProgressBar bar("kernel " + which, [] { return -1.0; });
-    for (Series& series : series_) {
+    for (PhaseSeries& series : series_) {
       series.Add(
           series.direction == ring::Direction::kForward ? repetition.forward : *repetition.backward,
           (before + after) / 2);
@@ -134,7 +134,7 @@ class RingBench {
   AttentionShape shape_;
   std::unique_ptr<ComputeDevice> device_;
   std::unique_ptr<KernelCase> kernel_;  // after the device that its tensors belong to
-  std::vector<Series> series_;
+  std::vector<PhaseSeries> series_;
   MemoryUsed memory_;
   int devices_ = 1;
 };

@@ -16,7 +16,7 @@
 namespace annulus::cli {
 namespace {
 
-int Check(const std::string& path) {
+int CheckPlanFile(const std::string& path) {
   const auto file = io::MappedFile::Open(path);
   if (!file.ok()) return Fail(UsageError(file.status()));
   const absl::string_view text(reinterpret_cast<const char*>(file->bytes().data()),
@@ -43,7 +43,7 @@ int Check(const std::string& path) {
 Command AddCheckCommand(CLI::App* app) {
   auto path = std::make_shared<std::string>();
   app->add_option("FILE", *path, "A plan, schema annulus.plan.v1")->required();
-  return [path] { return Check(*path); };
+  return [path] { return CheckPlanFile(*path); };
 }
 
 }  // namespace annulus::cli
