@@ -78,14 +78,14 @@ class BackwardPass {
     workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
     workspace_.orders.resize(heads_per_round_);
     for (AlignedBuffer& buffer : workspace_.per_thread) {
-      buffer.Reserve(3 * kMatrixFloats + std::max(tile_floats_, block_floats_));
+      buffer.Reserve(4 * kMatrixFloats + std::max(tile_floats_, block_floats_));
     }
   }
 
   BackwardScratch ScratchOf(int thread) {
     float* base = workspace_.per_thread[thread].data();
-    return {base, base + kMatrixFloats, base + 2 * kMatrixFloats, base + 5 * kMatrixFloats / 2,
-            base + 3 * kMatrixFloats};
+    return {base, base + kMatrixFloats, base + 2 * kMatrixFloats, base + 3 * kMatrixFloats,
+            base + 4 * kMatrixFloats};
   }
 
   void PackKeys(const Round& round) {

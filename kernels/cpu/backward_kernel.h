@@ -51,7 +51,7 @@ void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_s
 struct BackwardScratch {
   float* weights;      // kQueryBlock * kKeyTile
   float* d_scores;     // kQueryBlock * kKeyTile
-  float* w_columns;    // kQueryBlock / 2 * kKeyTile: weights as words along the rows
+  float* w_columns;    // kQueryBlock * kKeyTile: weights as words along the rows, and second words
   float* d_columns;    // the same of d_scores
   float* accumulator;  // the larger of both blocks * PaddedHeadDim(head_dim)
 };

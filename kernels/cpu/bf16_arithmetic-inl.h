@@ -147,9 +147,12 @@ struct Bf16Arithmetic {
     const int64_t panel = c / kPanelWidth * kPanelWidth;
     return Half(panels[(panel * block + row / 2 * 2 * kPanelWidth) / 2 + c % kPanelWidth], row % 2);
   }
-  static float InRow(const float* row, int64_t j) { return Half(row[j / 2], j % 2); }
+  static float InRow(const float* row, int64_t j) {
+    return Half(row[j / 2], j % 2) + Half(row[kSecondOfRow + j / 2], j % 2);
+  }
   static float InColumns(const float* columns, int64_t row, int64_t j) {
-    return Half(columns[InColumns(j, row / 2)], row % 2);
+    const float* word = columns + InColumns(j, row / 2);
+    return Half(word[0], row % 2) + Half(word[kSecondOfColumns], row % 2);
   }
   // Where the word of column `column` lies.
   static int64_t InColumns(int64_t column, int64_t word) {
@@ -173,13 +176,17 @@ struct EmulatedBf16Products {
     return Arithmetic::Half(a, 0) * Arithmetic::Half(b, 0) +
            Arithmetic::Half(a, 1) * Arithmetic::Half(b, 1);
   }
-  static void Multiply(const float* a, int64_t row_stride, int64_t word_stride, const float* b,
-                       int64_t words, const float* factor, float* to, int64_t to_stride) {
+  // `second`: how far the second words of `a` lie after the first; 0 for none.
+  static void Multiply(const float* a, int64_t row_stride, int64_t word_stride, int64_t second,
+                       const float* b, int64_t words, const float* factor, float* to,
+                       int64_t to_stride) {
     for (int64_t m = 0; m < Form::kRows; ++m) {
       for (int64_t n = 0; n < kPanelWidth; ++n) {
         float sum = factor == nullptr ? 0.0f : factor[m] * to[m * to_stride + n];
         for (int64_t k = 0; k < words; ++k) {
-          sum += Dot(a[m * row_stride + k * word_stride], b[k * kPanelWidth + n]);
+          const float* word = a + m * row_stride + k * word_stride;
+          sum += Dot(word[0], b[k * kPanelWidth + n]);
+          if (second != 0) sum += Dot(word[second], b[k * kPanelWidth + n]);
         }
         to[m * to_stride + n] = sum;
       }
@@ -189,32 +196,44 @@ struct EmulatedBf16Products {
   static void StripTimesColumns(const float* strip, const float* columns, int64_t words,
                                 int64_t begin, int64_t end, float* scores) {
     for (int64_t j = begin; j < end; j += kPanelWidth) {
-      Multiply(strip, Form::StripStride(words), Form::StripWordStride(), columns + j * words, words,
-               nullptr, scores + j, kKeyTile);
+      Multiply(strip, Form::StripStride(words), Form::StripWordStride(), 0, columns + j * words,
+               words, nullptr, scores + j, kKeyTile);
     }
   }
   static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
                              const float* factor, float* to, int64_t to_stride) {
-    Multiply(rows, kKeyTile, 1, panel, words, factor, to, to_stride);
+    Multiply(rows, kKeyTile, 1, kSecondOfRow, panel, words, factor, to, to_stride);
   }
   static void ColumnsTimesPanel(const float* columns, const float* panel, int64_t words, float* to,
                                 int64_t to_stride) {
-    Multiply(columns, Form::kColumnStride, Form::kColumnWordStride, panel, words, nullptr, to,
-             to_stride);
+    Multiply(columns, Form::kColumnStride, Form::kColumnWordStride, kSecondOfColumns, panel, words,
+             nullptr, to, to_stride);
   }
   static void PairNeighbours(float* row, int64_t count) {
-    for (int64_t k = 0; k < count / 2; ++k) row[k] = Rounded(row[2 * k], row[2 * k + 1]);
+    float second[kSecondOfRow];
+    for (int64_t k = 0; k < count / 2; ++k) {
+      second[k] = Rounded(Rest(row[2 * k]), Rest(row[2 * k + 1]));
+      row[k] = Rounded(row[2 * k], row[2 * k + 1]);
+    }
+    std::copy(second, second + count / 2, row + kSecondOfRow);
   }
   static void PackColumns(const float* matrix, int64_t count, float* columns) {
     for (int64_t k = 0; k < Form::kRows / 2; ++k) {
       const float* low = matrix + 2 * k * kKeyTile;
+      const float* high = low + kKeyTile;
       for (int64_t j = 0; j < count; ++j) {
-        columns[Arithmetic::InColumns(j, k)] = Rounded(low[j], low[j + kKeyTile]);
+        float* word = columns + Arithmetic::InColumns(j, k);
+        word[0] = Rounded(low[j], high[j]);
+        word[kSecondOfColumns] = Rounded(Rest(low[j]), Rest(high[j]));
       }
     }
   }
   static float Rounded(float low, float high) {
     return Arithmetic::Pair(FloatToBf16(low), FloatToBf16(high));
+  }
+  static float Rest(float value) {
+    const float first = Bf16ToFloat(FloatToBf16(value));
+    return std::isfinite(first) ? value - first : 0.0f;
   }
 
   static constexpr Bf16Products kProducts = {Nothing,        Nothing,           StripTimesColumns,

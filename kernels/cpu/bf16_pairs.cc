@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AVX512_BF16, by intrinsics, with a dispatch of its own.
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/tile.h"
 
@@ -83,6 +86,7 @@ ANNULUS_BF16_TARGET void RowsTimesPanel(const float* a, const float* panel, int6
     }
   }
   Accumulate<kKeyTile, 1>(a, panel, words, sums);
+  Accumulate<kKeyTile, 1>(a + kSecondOfRow, panel, words, sums);
   Store(sums, to, to_stride);
 }
 
@@ -91,23 +95,49 @@ ANNULUS_BF16_TARGET void ColumnsTimesPanel(const float* a, const float* panel, i
   Sums sums;
   SetZero(sums);
   Accumulate<1, kKeyTile>(a, panel, words, sums);
+  Accumulate<1, kKeyTile>(a + kSecondOfColumns, panel, words, sums);
   Store(sums, to, to_stride);
 }
 
+// value - its bfloat16 `rounded`; zero where that is infinite or NaN.
+ANNULUS_BF16_INLINE __m512 Rest(__m512 value, __m256i rounded) {
+  const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
+  const __mmask16 finite =
+      _mm512_cmp_ps_mask(_mm512_abs_ps(first), _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+  return _mm512_maskz_sub_ps(finite, value, first);
+}
+
 ANNULUS_BF16_TARGET void PairNeighbours(float* row, int64_t count) {
+  alignas(64) float second[kSecondOfRow];
   for (int64_t j = 0; j < count; j += 2 * kLanes) {
     const __m512 low = _mm512_load_ps(row + j);
     const __m512 high = _mm512_load_ps(row + j + kLanes);
-    _mm512_store_ps(row + j / 2, (__m512)_mm512_cvtne2ps_pbh(high, low));
+    const auto first = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    _mm512_store_si512(row + j / 2, first);
+    const __m512 low_rest = Rest(low, _mm512_castsi512_si256(first));
+    const __m512 high_rest = Rest(high, _mm512_extracti64x4_epi64(first, 1));
+    _mm512_store_ps(second + j / 2, (__m512)_mm512_cvtne2ps_pbh(high_rest, low_rest));
   }
+  // They lie where values were read until now.
+  std::copy(second, second + count / 2, row + kSecondOfRow);
+}
+
+ANNULUS_BF16_INLINE __m512i PairOf(__m256i low, __m256i high) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(low),
+                         _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
 }
 
 ANNULUS_BF16_TARGET void PairRows(const float* low, const float* high, int64_t count,
                                   float* words) {
   for (int64_t j = 0; j < count; j += kLanes) {
-    const __m512i l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_load_ps(low + j)));
-    const __m512i h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_load_ps(high + j)));
-    _mm512_store_si512(words + j, _mm512_or_si512(l, _mm512_slli_epi32(h, 16)));
+    const __m512 l = _mm512_load_ps(low + j);
+    const __m512 h = _mm512_load_ps(high + j);
+    const auto first_l = (__m256i)_mm512_cvtneps_pbh(l);
+    const auto first_h = (__m256i)_mm512_cvtneps_pbh(h);
+    _mm512_store_si512(words + j, PairOf(first_l, first_h));
+    _mm512_store_si512(words + kSecondOfColumns + j,
+                       PairOf((__m256i)_mm512_cvtneps_pbh(Rest(l, first_l)),
+                              (__m256i)_mm512_cvtneps_pbh(Rest(h, first_h))));
   }
 }
 

@@ -5,8 +5,11 @@
 //
 // Operands are words: two bfloat16 that are neighbours along the summed dimension, the first in the
 // low half, carried as the bits of a float. The packed forms of tile.h hold words where they held
-// floats, half as many. Results are those of the float32 products but for the rounding of weights
-// and score gradients to bfloat16.
+// floats, half as many.
+//
+// Weights and score gradients, which are float32, are split in two: rounded to bfloat16, and what
+// that left, rounded again. 16 bits are kept of each, for one product more; rounded once, they
+// would leave an error of 1e-3 in float32 results.
 //
 // Right operands are columns and panels as tile.h has them. Left operands come in two forms:
 //   pairs   for instructions that multiply one word with a vector of them (x86 AVX512_BF16,
@@ -20,11 +23,17 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/tile.h"
+
 namespace annulus::kernels::cpu {
 
 // The products for groups of one number of rows. All arrays are aligned as the packed forms are, or
 // start whole words (tiles: whole kTileWords) into them. `b` is columns or one panel, [words][panel
-// width].
+// width]. The second words of a row lie kSecondOfRow after its first, those of columns
+// kSecondOfColumns.
+inline constexpr int64_t kSecondOfRow = kKeyTile / 2;
+inline constexpr int64_t kSecondOfColumns = kQueryBlock / 2 * kKeyTile;
+
 struct Bf16Products {
   // Called on a thread before the products, and after them.
   void (*begin)();
@@ -39,12 +48,10 @@ struct Bf16Products {
   // to[m * to_stride + n] = sum over k < words of a . panel, `a` a piece of the columns.
   void (*columns_times_panel)(const float* a, const float* panel, int64_t words, float* to,
                               int64_t to_stride);
-  // words[k] = (row[2k], row[2k + 1]), rounded to nearest even, in place; `count` floats, whole
-  // panels, of which the first half becomes words.
+  // words[k] = (row[2k], row[2k + 1]), split, in place; `count` floats, whole panels.
   void (*pair_neighbours)(float* row, int64_t count);
   // Columns of words out of one group of rows, kKeyTile floats apart: word (row / 2, j) is
-  // (matrix[row][j], matrix[row + 1][j]), rounded to nearest even. `count` floats of each row,
-  // whole panels.
+  // (matrix[row][j], matrix[row + 1][j]), split. `count` floats of each row, whole panels.
   void (*pack_columns)(const float* matrix, int64_t count, float* columns);
 };
 
@@ -61,12 +68,10 @@ const Bf16Products* NativeBf16Tiles();
 
 // How bfloat16 tensors are multiplied. What the processor does not have is done as float32.
 enum class Bf16Mode {
-  // What everyone gets: as float32. One rounding of the weights to bfloat16 leaves an error of 1e-3
-  // in float32 partials, whose gate is 5e-6.
-  kBest,
-  kConvert,
-  kPairs,  // natively
-  kTiles,  // natively
+  kBest,           // whatever is fastest
+  kConvert,        // as float32
+  kPairs,          // natively
+  kTiles,          // natively
   kEmulatedPairs,  // in plain C++: the slow twins
   kEmulatedTiles,
 };

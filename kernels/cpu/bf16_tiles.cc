@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AMX, by intrinsics, with a dispatch of its own.
+#include <cmath>
+
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/tile.h"
 
@@ -42,23 +44,35 @@ constexpr TileShapes kShapes;
 ANNULUS_TILES_TARGET void Begin() { _tile_loadconfig(&kShapes); }
 ANNULUS_TILES_TARGET void End() { _tile_release(); }
 
-// The sums = a . b: kTileRows rows of `a`, `a_stride` words apart, by one panel.
-ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float* b,
-                                   int64_t words) {
-  const int64_t a_bytes = a_stride * static_cast<int64_t>(sizeof(float));
+ANNULUS_TILES_INLINE void SetZero() {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
+}
+
+// The sums += rows of `a`, `stride` bytes apart, by the columns that are in registers.
+ANNULUS_TILES_INLINE void MultiplyRows(const float* a, int64_t stride) {
+  _tile_loadd(4, a, stride);
+  _tile_loadd(5, reinterpret_cast<const char*>(a) + kLanes * stride, stride);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
+// The sums = a . b: kTileRows rows of `a`, `a_stride` words apart, by one panel. With `kSecond`,
+// also the words that lie so far after those of `a`.
+template <int64_t kSecond>
+ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float* b,
+                                   int64_t words) {
+  const int64_t stride = a_stride * static_cast<int64_t>(sizeof(float));
+  SetZero();
   for (int64_t k = 0; k < words; k += kTileWords) {
-    _tile_loadd(4, a + k, a_bytes);
     _tile_loadd(6, b + k * kPanel, kPanelBytes);
     _tile_loadd(7, b + k * kPanel + kLanes, kPanelBytes);
-    _tile_loadd(5, a + kLanes * a_stride + k, a_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    MultiplyRows(a + k, stride);
+    if constexpr (kSecond != 0) MultiplyRows(a + kSecond + k, stride);
   }
 }
 
@@ -73,14 +87,14 @@ ANNULUS_TILES_INLINE void Store(float* to, int64_t to_stride) {
 ANNULUS_TILES_TARGET void StripTimesColumns(const float* strip, const float* columns, int64_t words,
                                             int64_t begin, int64_t end, float* scores) {
   for (int64_t j = begin; j < end; j += kPanel) {
-    Multiply(strip, words, columns + j * words, words);
+    Multiply<0>(strip, words, columns + j * words, words);
     Store(scores + j, kKeyTile);
   }
 }
 
 ANNULUS_TILES_TARGET void RowsTimesPanel(const float* a, const float* panel, int64_t words,
                                          const float* factor, float* to, int64_t to_stride) {
-  Multiply(a, kKeyTile, panel, words);
+  Multiply<kSecondOfRow>(a, kKeyTile, panel, words);
   if (factor == nullptr) {
     Store(to, to_stride);
     return;
@@ -99,7 +113,7 @@ ANNULUS_TILES_TARGET void RowsTimesPanel(const float* a, const float* panel, int
 
 ANNULUS_TILES_TARGET void ColumnsTimesPanel(const float* a, const float* panel, int64_t words,
                                             float* to, int64_t to_stride) {
-  Multiply(a, kColumnsStride, panel, words);
+  Multiply<kSecondOfColumns>(a, kColumnsStride, panel, words);
   Store(to, to_stride);
 }
 
@@ -135,25 +149,40 @@ ANNULUS_TILES_INLINE void Transpose(__m512i (&rows)[kLanes]) {
   }
 }
 
+// value - its bfloat16 `rounded`; zero where that is infinite or NaN.
+ANNULUS_TILES_INLINE __m512 Rest(__m512 value, __m256i rounded) {
+  const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
+  const __mmask16 finite =
+      _mm512_cmp_ps_mask(_mm512_abs_ps(first), _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+  return _mm512_maskz_sub_ps(finite, value, first);
+}
+
+ANNULUS_TILES_INLINE void StoreTransposed(__m512i (&words)[kLanes], float* columns) {
+  Transpose(words);
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kLanes; ++i) _mm512_store_si512(columns + i * kColumnsStride, words[i]);
+}
+
 ANNULUS_TILES_TARGET void PackColumns(const float* matrix, int64_t count, float* columns) {
   alignas(64) static constexpr uint16_t kInterleave[32] = {
       0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i interleave = _mm512_load_si512(kInterleave);
   for (int64_t j = 0; j < count; j += kLanes) {
-    __m512i words[kLanes];
-#pragma GCC unroll 16
+    __m512i first[kLanes];
+    __m512i second[kLanes];
     for (int64_t k = 0; k < kLanes; ++k) {
-      const float* low = matrix + 2 * k * kKeyTile + j;
-      const auto both =
-          (__m512i)_mm512_cvtne2ps_pbh(_mm512_load_ps(low + kKeyTile), _mm512_load_ps(low));
-      words[k] = _mm512_permutexvar_epi16(interleave, both);
+      const __m512 low = _mm512_load_ps(matrix + 2 * k * kKeyTile + j);
+      const __m512 high = _mm512_load_ps(matrix + (2 * k + 1) * kKeyTile + j);
+      const auto rounded = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+      const __m512 low_rest = Rest(low, _mm512_castsi512_si256(rounded));
+      const __m512 high_rest = Rest(high, _mm512_extracti64x4_epi64(rounded, 1));
+      first[k] = _mm512_permutexvar_epi16(interleave, rounded);
+      second[k] =
+          _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high_rest, low_rest));
     }
-    Transpose(words);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) {
-      _mm512_store_si512(columns + (j + i) * kColumnsStride, words[i]);
-    }
+    StoreTransposed(first, columns + j * kColumnsStride);
+    StoreTransposed(second, columns + kSecondOfColumns + j * kColumnsStride);
   }
 }
 
