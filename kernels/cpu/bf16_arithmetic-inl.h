@@ -30,6 +30,9 @@ HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 
+// Whether the native products fit the groups and panels of this instruction set.
+inline constexpr bool kHasNativeBf16 =
+    kMicroRows == kNativePairRows && kPanelWidth == kNativeBf16Panel;
 inline constexpr bool kHasBf16Arithmetic =
     HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128;
 
@@ -262,7 +265,7 @@ HWY_INLINE bool WithBf16Arithmetic(const Body& body) {
     if (mode == Bf16Mode::kEmulatedTiles) {
       return WithBf16Products<TileForm>(&EmulatedBf16Products<TileForm>::kProducts, body);
     }
-    if constexpr (kMicroRows == kNativePairRows && kPanelWidth == kNativeBf16Panel) {
+    if constexpr (kHasNativeBf16) {
       const ChosenBf16 chosen = ChooseNativeBf16();
       return WithBf16Products<TileForm>(chosen.tiles, body) ||
              WithBf16Products<PairForm>(chosen.pairs, body);

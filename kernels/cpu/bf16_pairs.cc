@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AVX512_BF16, by intrinsics, with a dispatch of its own.
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/cpu/bf16_products.h"
+#include "kernels/cpu/bf16_rest.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #define ANNULUS_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 #endif
 
@@ -99,14 +96,6 @@ ANNULUS_BF16_TARGET void ColumnsTimesPanel(const float* a, const float* panel, i
   Store(sums, to, to_stride);
 }
 
-// value - its bfloat16 `rounded`; zero where that is infinite or NaN.
-ANNULUS_BF16_INLINE __m512 Rest(__m512 value, __m256i rounded) {
-  const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
-  const __mmask16 finite =
-      _mm512_cmp_ps_mask(_mm512_abs_ps(first), _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
-  return _mm512_maskz_sub_ps(finite, value, first);
-}
-
 ANNULUS_BF16_TARGET void PairNeighbours(float* row, int64_t count) {
   alignas(64) float second[kSecondOfRow];
   for (int64_t j = 0; j < count; j += 2 * kLanes) {
@@ -114,8 +103,8 @@ ANNULUS_BF16_TARGET void PairNeighbours(float* row, int64_t count) {
     const __m512 high = _mm512_load_ps(row + j + kLanes);
     const auto first = (__m512i)_mm512_cvtne2ps_pbh(high, low);
     _mm512_store_si512(row + j / 2, first);
-    const __m512 low_rest = Rest(low, _mm512_castsi512_si256(first));
-    const __m512 high_rest = Rest(high, _mm512_extracti64x4_epi64(first, 1));
+    const __m512 low_rest = RestOfBf16(low, _mm512_castsi512_si256(first));
+    const __m512 high_rest = RestOfBf16(high, _mm512_extracti64x4_epi64(first, 1));
     _mm512_store_ps(second + j / 2, (__m512)_mm512_cvtne2ps_pbh(high_rest, low_rest));
   }
   // They lie where values were read until now.
@@ -136,8 +125,8 @@ ANNULUS_BF16_TARGET void PairRows(const float* low, const float* high, int64_t c
     const auto first_h = (__m256i)_mm512_cvtneps_pbh(h);
     _mm512_store_si512(words + j, PairOf(first_l, first_h));
     _mm512_store_si512(words + kSecondOfColumns + j,
-                       PairOf((__m256i)_mm512_cvtneps_pbh(Rest(l, first_l)),
-                              (__m256i)_mm512_cvtneps_pbh(Rest(h, first_h))));
+                       PairOf((__m256i)_mm512_cvtneps_pbh(RestOfBf16(l, first_l)),
+                              (__m256i)_mm512_cvtneps_pbh(RestOfBf16(h, first_h))));
   }
 }
 

@@ -3,22 +3,12 @@
 
 #include <atomic>
 
+#include "kernels/cpu/processor_habits.h"
+
 namespace annulus::kernels::cpu {
 namespace {
 
 std::atomic<Bf16Mode> current_mode{Bf16Mode::kBest};
-
-// vdpbf16ps does twice the work of a float32 multiply-add. AMD begins as many of them a cycle; on
-// Intel's processors with AMX it was measured at a quarter as many, so that conversion wins. By
-// name, not by a measurement: the same machine gives the same bits in every run.
-bool PairsAreFast() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  return __builtin_cpu_is("amd");
-#else
-  return false;
-#endif
-}
 
 }  // namespace
 
@@ -26,12 +16,11 @@ Bf16Mode CurrentBf16Mode() { return current_mode.load(std::memory_order_relaxed)
 void SetBf16Mode(Bf16Mode mode) { current_mode.store(mode, std::memory_order_relaxed); }
 
 ChosenBf16 ChooseNativeBf16() {
-  static const bool pairs_are_fast = PairsAreFast();
   switch (CurrentBf16Mode()) {
     case Bf16Mode::kBest: {
       const Bf16Products* tiles = NativeBf16Tiles();
       if (tiles != nullptr) return {nullptr, tiles};
-      return {pairs_are_fast ? NativeBf16Pairs() : nullptr, nullptr};
+      return {MultipliesPairsFast() ? NativeBf16Pairs() : nullptr, nullptr};
     }
     case Bf16Mode::kPairs:
       return {NativeBf16Pairs(), nullptr};

@@ -27,13 +27,13 @@
 
 namespace annulus::kernels::cpu {
 
-// The products for groups of one number of rows. All arrays are aligned as the packed forms are, or
-// start whole words (tiles: whole kTileWords) into them. `b` is columns or one panel, [words][panel
-// width]. The second words of a row lie kSecondOfRow after its first, those of columns
-// kSecondOfColumns.
+// How far the second words of a split lie after the first: in a row, and in columns.
 inline constexpr int64_t kSecondOfRow = kKeyTile / 2;
 inline constexpr int64_t kSecondOfColumns = kQueryBlock / 2 * kKeyTile;
 
+// The products for groups of one number of rows. All arrays are aligned as the packed forms are, or
+// start whole words (tiles: whole kTileWords) into them. `b` is columns or one panel, [words][panel
+// width].
 struct Bf16Products {
   // Called on a thread before the products, and after them.
   void (*begin)();
@@ -86,8 +86,7 @@ struct ChosenBf16 {
 };
 ChosenBf16 ChooseNativeBf16();
 
-// What the current mode multiplies with natively, as a device's description has it: " with AMX",
-// " with AVX512_BF16", or nothing.
+// Their name, for SimdBf16Name.
 const char* NativeBf16Name();
 
 }  // namespace annulus::kernels::cpu

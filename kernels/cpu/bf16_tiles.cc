@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AMX, by intrinsics, with a dispatch of its own.
-#include <cmath>
-
 #include "kernels/cpu/bf16_products.h"
+#include "kernels/cpu/bf16_rest.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #define ANNULUS_TILES_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #endif
@@ -149,14 +145,6 @@ ANNULUS_TILES_INLINE void Transpose(__m512i (&rows)[kLanes]) {
   }
 }
 
-// value - its bfloat16 `rounded`; zero where that is infinite or NaN.
-ANNULUS_TILES_INLINE __m512 Rest(__m512 value, __m256i rounded) {
-  const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
-  const __mmask16 finite =
-      _mm512_cmp_ps_mask(_mm512_abs_ps(first), _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
-  return _mm512_maskz_sub_ps(finite, value, first);
-}
-
 ANNULUS_TILES_INLINE void StoreTransposed(__m512i (&words)[kLanes], float* columns) {
   Transpose(words);
 #pragma GCC unroll 16
@@ -175,8 +163,8 @@ ANNULUS_TILES_TARGET void PackColumns(const float* matrix, int64_t count, float*
       const __m512 low = _mm512_load_ps(matrix + 2 * k * kKeyTile + j);
       const __m512 high = _mm512_load_ps(matrix + (2 * k + 1) * kKeyTile + j);
       const auto rounded = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-      const __m512 low_rest = Rest(low, _mm512_castsi512_si256(rounded));
-      const __m512 high_rest = Rest(high, _mm512_extracti64x4_epi64(rounded, 1));
+      const __m512 low_rest = RestOfBf16(low, _mm512_castsi512_si256(rounded));
+      const __m512 high_rest = RestOfBf16(high, _mm512_extracti64x4_epi64(rounded, 1));
       first[k] = _mm512_permutexvar_epi16(interleave, rounded);
       second[k] =
           _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high_rest, low_rest));

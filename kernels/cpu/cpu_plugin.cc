@@ -18,7 +18,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "kernels/cpu/backward.h"
-#include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/ceiling.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/few_rows.h"
@@ -107,8 +106,8 @@ annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) 
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     const int threads = device->workspace.pool.threads();
-    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), cpu::NativeBf16Name(),
-                                          ", ", threads, threads == 1 ? " thread" : " threads");
+    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), cpu::SimdBf16Name(), ", ",
+                                          threads, threads == 1 ? " thread" : " threads");
     annulusDeviceInfo found = {};
     text.copy(found.description, sizeof(found.description) - 1);
     found.compute_units = threads;

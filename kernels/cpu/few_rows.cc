@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/few_rows_kernel.h"
-#include "kernels/cpu/foresight.h"
+#include "kernels/cpu/processor_habits.h"
 #include "kernels/cpu/tile.h"
 
 namespace annulus::kernels::cpu {

@@ -86,7 +86,7 @@ class HeadsInTurn {
       bases_[h] = reinterpret_cast<const Element*>((set.heads[h].*side).base);
     }
     const auto row_bytes = set.count * side_.head_dim * static_cast<int64_t>(sizeof(Element));
-    rows_ahead_ = (kAheadBytes + row_bytes - 1) / row_bytes;
+    rows_ahead_ = CeilDiv(kAheadBytes, row_bytes);
   }
 
   template <int kCount>

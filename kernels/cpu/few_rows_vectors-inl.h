@@ -21,14 +21,6 @@ namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// kLanes elements from `from` on, as floats; exact for every dtype.
-HWY_INLINE FloatVec LoadVector(const float* from) { return hn::LoadU(FloatTag(), from); }
-template <typename Element>
-HWY_INLINE FloatVec LoadVector(const Element* from) {
-  const hn::Rebind<Element, FloatTag> half;
-  return hn::PromoteTo(FloatTag(), hn::LoadU(half, from));
-}
-
 // Head sizes are multiples of 8. What is left of a row after its whole vectors is nothing, or, with
 // 16 lanes, 8 elements: they are read alone, and the upper lanes are zero.
 constexpr bool kHasTail = kLanes > 8;
@@ -36,10 +28,10 @@ constexpr bool kHasTail = kLanes > 8;
 template <typename Element>
 HWY_INLINE FloatVec LoadTail(const Element* from) {
 #if HWY_TARGET == HWY_SCALAR
-  return LoadVector(from);
+  return LoadFloats(FloatTag(), from);
 #else
-  if constexpr (kHasTail) return hn::ZeroExtendVector(FloatTag(), LoadFloats(from, 0));
-  return LoadVector(from);
+  if constexpr (kHasTail) return hn::ZeroExtendVector(FloatTag(), LoadFloats(PackTag(), from));
+  return LoadFloats(FloatTag(), from);
 #endif
 }
 
@@ -53,7 +45,7 @@ HWY_INLINE void LoadColumns(const Element* HWY_RESTRICT from,
                             FloatVec (&columns)[kVectorsOf<kVectors>]) {
   if constexpr (kVectors == 0) columns[0] = LoadTail(from);
 #pragma GCC unroll 4
-  for (int i = 0; i < kVectors; ++i) columns[i] = LoadVector(from + i * kLanes);
+  for (int i = 0; i < kVectors; ++i) columns[i] = LoadFloats(FloatTag(), from + i * kLanes);
 }
 
 // Calls body.operator()<kVectors>(c) for the columns of a row, kMost vectors from c on at a time,

@@ -175,6 +175,7 @@ void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float*
 }
 
 const char* TargetNameImpl() { return hwy::TargetName(HWY_TARGET); }
+const char* Bf16NameImpl() { return kHasNativeBf16 ? NativeBf16Name() : ""; }
 
 }  // namespace
 // NOLINTNEXTLINE(google-readability-namespace-comments)
@@ -188,6 +189,7 @@ namespace annulus::kernels::cpu {
 HWY_EXPORT(AttendBlockImpl);
 HWY_EXPORT(PackKeyTileImpl);
 HWY_EXPORT(TargetNameImpl);
+HWY_EXPORT(Bf16NameImpl);
 
 void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(AttendBlockImpl)(block, scratch);
@@ -199,6 +201,7 @@ void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* sta
 }
 
 const char* SimdTargetName() { return HWY_DYNAMIC_DISPATCH(TargetNameImpl)(); }
+const char* SimdBf16Name() { return HWY_DYNAMIC_DISPATCH(Bf16NameImpl)(); }
 
 }  // namespace annulus::kernels::cpu
 #endif  // HWY_ONCE

@@ -51,5 +51,8 @@ void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch);
 
 // Name of the instruction set in use: "AVX3", "AVX2", "SSE4", "EMU128", ...
 const char* SimdTargetName();
+// What it multiplies bfloat16 with, as a device's description goes on: " with AMX", " with
+// AVX512_BF16", or nothing.
+const char* SimdBf16Name();
 
 }  // namespace annulus::kernels::cpu

@@ -27,17 +27,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 using PackTag = hn::CappedTag<float, 8>;  // head sizes are multiples of its lanes
 using PackVec = hn::Vec<PackTag>;
 
-// Lanes of one row from element `c` on, as floats; exact for every dtype.
-HWY_INLINE PackVec LoadFloats(const float* from, int64_t c) {
-  return hn::LoadU(PackTag(), from + c);
+// The lanes of `d` from `from` on, as floats; exact for every dtype.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {
+  return hn::LoadU(d, from);
 }
-HWY_INLINE PackVec LoadFloats(const hwy::bfloat16_t* from, int64_t c) {
-  const hn::Rebind<hwy::bfloat16_t, PackTag> half;
-  return hn::PromoteTo(PackTag(), hn::LoadU(half, from + c));
-}
-HWY_INLINE PackVec LoadFloats(const hwy::float16_t* from, int64_t c) {
-  const hn::Rebind<hwy::float16_t, PackTag> half;
-  return hn::PromoteTo(PackTag(), hn::LoadU(half, from + c));
+template <class D, typename Element>
+HWY_INLINE hn::Vec<D> LoadFloats(D d, const Element* from) {
+  const hn::Rebind<Element, D> half;
+  return hn::PromoteTo(d, hn::LoadU(half, from));
 }
 
 // Rows of a head lie apart, in runs too short for the processor to foresee: it is told what will be
@@ -62,7 +60,7 @@ HWY_INLINE bool LoadRowsOf(const HeadRows& source, float factor, float* HWY_REST
     const auto* row = static_cast<const Element*>(source.Row(i));
     PrefetchRow(source, i + kRowsAhead);
     for (int64_t c = 0; c < source.head_dim; c += kStep) {
-      const PackVec value = LoadFloats(row, c);
+      const PackVec value = LoadFloats(d, row + c);
       poison = hn::MulAdd(value, hn::Zero(d), poison);  // finite * 0 is 0, the rest is NaN
       hn::Store(hn::Mul(value, f), d, out + i * source.head_dim + c);
     }

@@ -176,22 +176,35 @@ void TestDevice::AttendBackward(AttentionCase& c) {
   Check(api_->attend_backward(stream_, &args));
 }
 
-void ExpectForwardMatches(AttentionCase& c, double slack) {
-  const AccuracyGates gates = GatesFor(c.shape.dtype);
+namespace {
+
+// `results`: what they are rounded to, and whose gates they are held to.
+void ForwardWithin(AttentionCase& c, annulusDtype results, double slack) {
+  const AccuracyGates gates = GatesFor(results);
   const ReferenceForward want = AttendReference(c.Inputs(), AllRows(c.shape.q_rows));
-  EXPECT_LE(RelativeRmse(Rounded(c.o_data, c.shape.dtype), want.o),
-            slack * gates.forward_relative_rmse);
+  EXPECT_LE(RelativeRmse(Rounded(c.o_data, results), want.o), slack * gates.forward_relative_rmse);
   EXPECT_LE(MaxAbsError(c.lse_data, want.lse), gates.lse_max_abs);
 }
 
-void ExpectGradientsMatch(AttentionCase& c, double slack) {
-  const double gate = slack * GatesFor(c.shape.dtype).gradient_relative_rmse;
+void GradientsWithin(AttentionCase& c, annulusDtype results, double slack) {
+  const double gate = slack * GatesFor(results).gradient_relative_rmse;
   const ReferenceGradients want = AttendBackwardReference(
       c.Inputs(), c.d_o(), AllRows(c.shape.q_rows), AllRows(c.shape.kv_rows));
-  EXPECT_LE(RelativeRmse(Rounded(c.dq_data, c.shape.dtype), want.dq), gate);
-  EXPECT_LE(RelativeRmse(Rounded(c.dk_data, c.shape.dtype), want.dk), gate);
-  EXPECT_LE(RelativeRmse(Rounded(c.dv_data, c.shape.dtype), want.dv), gate);
+  EXPECT_LE(RelativeRmse(Rounded(c.dq_data, results), want.dq), gate);
+  EXPECT_LE(RelativeRmse(Rounded(c.dk_data, results), want.dk), gate);
+  EXPECT_LE(RelativeRmse(Rounded(c.dv_data, results), want.dv), gate);
 }
+
+}  // namespace
+
+void ExpectForwardMatches(AttentionCase& c, double slack) {
+  ForwardWithin(c, c.shape.dtype, slack);
+}
+void ExpectFloat32Forward(AttentionCase& c) { ForwardWithin(c, ANNULUS_F32, 1.0); }
+void ExpectGradientsMatch(AttentionCase& c, double slack) {
+  GradientsWithin(c, c.shape.dtype, slack);
+}
+void ExpectFloat32Gradients(AttentionCase& c) { GradientsWithin(c, ANNULUS_F32, 1.0); }
 
 std::vector<std::vector<annulusSpan>> SplitSpans(const std::vector<annulusSpan>& spans, int pieces,
                                                  std::mt19937* rng) {

@@ -89,8 +89,12 @@ class CpuDevice : public TestDevice {
 // case has its o rounded to that dtype first, as a caller would receive it. `slack` multiplies the
 // gates, for a device that rounds what it adds up.
 void ExpectForwardMatches(AttentionCase& c, double slack = 1.0);
+// The same as they were left, in float32, whatever the dtype of the inputs: within the gates of
+// float32.
+void ExpectFloat32Forward(AttentionCase& c);
 // Compares dq, dk and dv.
 void ExpectGradientsMatch(AttentionCase& c, double slack = 1.0);
+void ExpectFloat32Gradients(AttentionCase& c);
 
 // Cuts spans at random places into up to `pieces` lists; every token is in exactly one.
 std::vector<std::vector<annulusSpan>> SplitSpans(const std::vector<annulusSpan>& spans, int pieces,
