@@ -29,7 +29,7 @@ test: install-test-packages
 test-full: test
 	$(CTEST) --label-regex full
 
-# make test-avx512: the AVX-512 kernels within the same gates, on an emulated processor (Bochs); two minutes.
+# make test-avx512: the AVX-512 kernels within the same gates, on an emulated processor (Bochs); six minutes.
 #   FewRows.RandomShapes and .EveryRowCount... are left out: hundreds of shapes have not come to an end there.
 test-avx512: install-test-packages
 	cmake --preset release -B $(BUILD) -DANNULUS_TESTS=ON

@@ -175,23 +175,24 @@ template <class Form>
 struct EmulatedBf16Products {
   using Arithmetic = Bf16Arithmetic<Form>;
 
-  static float Dot(float a, float b) {
-    return Arithmetic::Half(a, 0) * Arithmetic::Half(b, 0) +
-           Arithmetic::Half(a, 1) * Arithmetic::Half(b, 1);
+  static void AddWord(float word, const float* b, float* row) {
+    for (int64_t n = 0; n < kPanelWidth; ++n) {
+      row[n] += Arithmetic::Half(word, 0) * Arithmetic::Half(b[n], 0) +
+                Arithmetic::Half(word, 1) * Arithmetic::Half(b[n], 1);
+    }
   }
   // `second`: how far the second words of `a` lie after the first; 0 for none.
   static void Multiply(const float* a, int64_t row_stride, int64_t word_stride, int64_t second,
                        const float* b, int64_t words, const float* factor, float* to,
                        int64_t to_stride) {
     for (int64_t m = 0; m < Form::kRows; ++m) {
-      for (int64_t n = 0; n < kPanelWidth; ++n) {
-        float sum = factor == nullptr ? 0.0f : factor[m] * to[m * to_stride + n];
-        for (int64_t k = 0; k < words; ++k) {
-          const float* word = a + m * row_stride + k * word_stride;
-          sum += Dot(word[0], b[k * kPanelWidth + n]);
-          if (second != 0) sum += Dot(word[second], b[k * kPanelWidth + n]);
-        }
-        to[m * to_stride + n] = sum;
+      float* row = to + m * to_stride;
+      for (int64_t n = 0; n < kPanelWidth; ++n)
+        row[n] = factor == nullptr ? 0.0f : factor[m] * row[n];
+      for (int64_t k = 0; k < words; ++k) {
+        const float* word = a + m * row_stride + k * word_stride;
+        AddWord(word[0], b + k * kPanelWidth, row);
+        if (second != 0) AddWord(word[second], b + k * kPanelWidth, row);
       }
     }
   }
