@@ -9,15 +9,17 @@
 namespace annulus::kernels::cpu {
 namespace {
 
+constexpr int64_t kTilesPerRoundMax = 16;
+// Threads that share a head begin and end a round one after the other: theirs are longer.
 constexpr int64_t kBlocksPerRoundMax = 16;
-constexpr int64_t kHeadsPerRoundMax = 8;
+constexpr int64_t kSharedBlocksPerRoundMax = 48;
 constexpr int64_t kPackedFloatsMax = int64_t{8} << 20;
 constexpr int64_t kPackedFormsOfKeys = 3;
 constexpr int64_t kPackedFormsOfQueries = 4;
 constexpr int64_t kMatrixFloats = kQueryBlock * kKeyTile;
 
 // A round packs some key tiles and some query blocks of a few (batch, KV head) pairs, and works
-// off all pairs of them (wave_order.h). A query block of a round is one of any head of the KV
+// off all pairs of them (pair_order.h). A query block of a round is one of any head of the KV
 // head's group.
 struct Round {
   int64_t first_head = 0;
@@ -63,20 +65,22 @@ class BackwardPass {
 
  private:
   void ReserveScratch(int64_t tiles, int64_t all_blocks) {
-    tiles_per_round_ = std::min(tiles, kBlocksPerRoundMax);
-    blocks_per_round_ = std::min(all_blocks, kBlocksPerRoundMax);
+    const int64_t threads = workspace_.pool.threads();
+    const int64_t heads = args_.k.batch * args_.k.heads;
+    tiles_per_round_ = std::min(tiles, kTilesPerRoundMax);
+    blocks_per_round_ =
+        std::min(all_blocks, threads > heads ? kSharedBlocksPerRoundMax : kBlocksPerRoundMax);
     const int64_t floats_per_head = kPackedFormsOfKeys * tile_floats_ * tiles_per_round_ +
                                     kPackedFormsOfQueries * block_floats_ * blocks_per_round_;
+    // A head for each thread: what more heads pack would not stay near until it is used.
     heads_per_round_ =
-        std::clamp<int64_t>(kPackedFloatsMax / floats_per_head, 1,
-                            std::min(kHeadsPerRoundMax, args_.k.batch * args_.k.heads));
+        std::clamp<int64_t>(kPackedFloatsMax / floats_per_head, 1, std::min(threads, heads));
     workspace_.packed_keys.Reserve(kPackedFormsOfKeys * tile_floats_ * tiles_per_round_ *
                                    heads_per_round_);
     workspace_.packed_queries.Reserve(kPackedFormsOfQueries * block_floats_ * blocks_per_round_ *
                                       heads_per_round_);
     workspace_.backward_keys.resize(tiles_per_round_ * heads_per_round_);
     workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
-    workspace_.orders.resize(heads_per_round_);
     for (AlignedBuffer& buffer : workspace_.per_thread) {
       buffer.Reserve(4 * kMatrixFloats + std::max(tile_floats_, block_floats_));
     }
@@ -101,15 +105,13 @@ class BackwardPass {
     workspace_.pool.Parallel(round.head_count * blocks, [&](int64_t item, int thread) {
       PackOneBlock(round, item / blocks, item % blocks, thread);
     });
-    const int64_t heads = round.head_count;
-    for (int64_t head = 0; head < heads; ++head) workspace_.orders[head].Reset(tiles, blocks);
-    workspace_.pool.Parallel(heads * tiles * blocks, [&](int64_t item, int thread) {
-      const int64_t head = item % heads;
-      WaveOrder& order = workspace_.orders[head];
-      const WaveOrder::Pair pair = order.At(item / heads);
+    PairOrder& order = workspace_.pair_order;
+    order.Reset(round.head_count, tiles, blocks, workspace_.pool.threads());
+    workspace_.pool.Parallel(order.size(), [&](int64_t item, int thread) {
+      const PairOrder::Pair pair = order.At(item);
       order.Begin(pair);
-      AttendBackwardPair(workspace_.backward_queries[head * blocks + pair.block],
-                         workspace_.backward_keys[head * tiles + pair.tile], args_.mask,
+      AttendBackwardPair(workspace_.backward_queries[pair.head * blocks + pair.block],
+                         workspace_.backward_keys[pair.head * tiles + pair.tile], args_.mask,
                          args_.softmax_scale, all_bf16_, ScratchOf(thread));
       order.End(pair);
     });

@@ -9,9 +9,9 @@
 #include "kernels/cpu/backward_kernel.h"
 #include "kernels/cpu/few_rows_kernel.h"
 #include "kernels/cpu/forward_kernel.h"
+#include "kernels/cpu/pair_order.h"
 #include "kernels/cpu/row_map.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/cpu/wave_order.h"
 
 namespace annulus::kernels::cpu {
 
@@ -31,7 +31,7 @@ struct Workspace {
   std::vector<KeyTile> tiles;
   std::vector<BackwardKeys> backward_keys;
   std::vector<BackwardQueries> backward_queries;
-  std::vector<WaveOrder> orders;  // by head of a round
+  PairOrder pair_order;
   std::vector<SoftmaxState<float>> partial_states;
   std::vector<FewRowsPartial> partials;
   std::vector<int64_t> row_positions;
