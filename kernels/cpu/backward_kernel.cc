@@ -38,14 +38,14 @@ struct Pair {
 };
 
 bool FindVisible(const annulusMask& mask, Pair& pair) {
+  const int64_t rows = pair.queries.count;
+  if (!VisibleKeysOfRows(mask, pair.queries.positions, rows, pair.keys.positions, pair.keys.count,
+                         pair.visible)) {
+    return false;
+  }
   bool any = false;
-  for (int64_t i = 0; i < pair.queries.count; ++i) {
-    if (pair.queries.lse.At(i) == -std::numeric_limits<float>::infinity()) {
-      pair.masked = true;
-      continue;
-    }
-    pair.visible[i] =
-        VisibleKeys(mask, pair.queries.positions[i], pair.keys.positions, pair.keys.count);
+  for (int64_t i = 0; i < rows; ++i) {
+    if (pair.queries.lse.At(i) == -std::numeric_limits<float>::infinity()) pair.visible[i] = {};
     any |= pair.visible[i].size() > 0;
     pair.masked |= pair.visible[i].size() != pair.keys.count;
   }

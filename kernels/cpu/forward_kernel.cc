@@ -125,14 +125,12 @@ void StoreState(const ForwardBlock& block, const float* output, const BlockState
 
 // Sets the keys of the tile that each row may see; false when no row sees any.
 bool FindVisible(const ForwardBlock& block, const KeyTile& tile, BlockState& state) {
-  bool any = false;
-  for (int64_t i = 0; i < block.q.count; ++i) {
-    state.visible[i] = VisibleKeys(block.mask, block.q_positions[i], tile.positions, tile.count);
-    const bool sees = state.visible[i].size() > 0;
-    state.touched[i] |= sees;
-    any |= sees;
+  if (!VisibleKeysOfRows(block.mask, block.q_positions, block.q.count, tile.positions, tile.count,
+                         state.visible)) {
+    return false;
   }
-  return any;
+  for (int64_t i = 0; i < block.q.count; ++i) state.touched[i] |= state.visible[i].size() > 0;
+  return true;
 }
 
 template <class Arithmetic>

@@ -54,4 +54,23 @@ IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position,
   return visible.begin < visible.end ? visible : IndexRange{0, 0};
 }
 
+bool VisibleKeysOfRows(const annulusMask& mask, const int64_t* query_positions, int64_t rows,
+                       const int64_t* key_positions, int64_t count, IndexRange* visible) {
+  // Both ends of what is seen rise with the position: the least and the greatest one tell of all.
+  const auto [least, greatest] = std::minmax_element(query_positions, query_positions + rows);
+  const IndexRange of_least = VisibleKeys(mask, *least, key_positions, count);
+  const IndexRange of_greatest = VisibleKeys(mask, *greatest, key_positions, count);
+  const bool none = mask.window_left < 0 && of_greatest.size() == 0;
+  if (none || (of_least.size() == count && of_greatest.size() == count)) {
+    std::fill(visible, visible + rows, of_greatest);
+    return of_greatest.size() > 0;
+  }
+  bool any = false;
+  for (int64_t i = 0; i < rows; ++i) {
+    visible[i] = VisibleKeys(mask, query_positions[i], key_positions, count);
+    any |= visible[i].size() > 0;
+  }
+  return any;
+}
+
 }  // namespace annulus::kernels::cpu

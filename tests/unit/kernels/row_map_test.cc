@@ -79,6 +79,33 @@ TEST(RowMap, VisibleKeysAgreeWithTheDefinition) {
   }
 }
 
+TEST(RowMap, VisibleKeysOfRowsAreThoseOfEachRow) {
+  std::mt19937 rng(3);
+  auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
+  for (int trial = 0; trial < 2000; ++trial) {
+    std::vector<int64_t> keys(pick(0, 12));
+    std::vector<int64_t> queries(pick(1, 6));
+    int64_t position = pick(-5, 5);
+    for (int64_t& key : keys) key = position += pick(1, 4);
+    const int64_t first = pick(-20, 50);
+    for (int64_t& query : queries) query = first + pick(0, pick(1, 30));
+    const annulusMask mask = {pick(0, 1) ? ANNULUS_MASK_CAUSAL : ANNULUS_MASK_FULL, pick(-9, 9),
+                              pick(-1, 9)};
+    std::vector<IndexRange> visible(queries.size());
+    const bool any = VisibleKeysOfRows(mask, queries.data(), queries.size(), keys.data(),
+                                       keys.size(), visible.data());
+    bool want_any = false;
+    for (size_t i = 0; i < queries.size(); ++i) {
+      const IndexRange want = VisibleKeys(mask, queries[i], keys.data(), keys.size());
+      want_any |= want.size() > 0;
+      if (!any) continue;
+      EXPECT_EQ(visible[i].begin, want.begin);
+      EXPECT_EQ(visible[i].end, want.end);
+    }
+    EXPECT_EQ(any, want_any);
+  }
+}
+
 TEST(ThreadPool, RunsEveryItemOnce) {
   for (const int threads : {1, 2, 5}) {
     ThreadPool pool(threads);
