@@ -29,7 +29,9 @@ namespace HWY_NAMESPACE {
 struct F32Arithmetic {
   static constexpr int64_t kPerWord = 1;
   static constexpr int kRows = kMicroRows;
-  static constexpr int64_t kWordStep = 1;  // sums begin and end at multiples of it
+  // Sums begin and end at multiples of it: those over a head or over queries, and those over keys.
+  static constexpr int64_t kWordStep = 1;
+  static constexpr int64_t kKeyWordStep = 1;
 
   // Words of a packed row.
   static int64_t Words(int64_t head_dim) { return head_dim; }
@@ -50,10 +52,12 @@ struct F32Arithmetic {
   static void Strips(const float* staging, int64_t rows, int64_t words, float* out) {
     TransposeGroups<kRows>(staging, rows, words, out);
   }
-  // "panels" of tile.h out of such rows.
-  static void Panels(const float* staging, int64_t rows, int64_t block, int64_t head_dim,
-                     float* out) {
-    CopyPanels(staging, rows, block, head_dim, out);
+  // "panels" of tile.h out of such rows: of a key tile, and of a query block.
+  static void KeyPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
+    CopyPanels(staging, rows, kKeyTile, head_dim, out);
+  }
+  static void QueryPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
+    CopyPanels(staging, rows, kQueryBlock, head_dim, out);
   }
 
   static void StripTimesColumns(const float* strip, const float* columns, int64_t words,
@@ -83,7 +87,12 @@ struct F32Arithmetic {
     }
   }
 
-  // Makes the first of `count` values of a row what RowsTimesPanel takes.
+  // Stores a panel's worth of weights, none infinite, as RowsTimesPanel takes them.
+  static void StoreWeights(FloatVec low, FloatVec high, float* to) {
+    hn::Store(low, FloatTag(), to);
+    hn::Store(high, FloatTag(), to + kLanes);
+  }
+  // Makes the first `count` values of a row, whole panels, what RowsTimesPanel takes.
   static void PackRow(float*, int64_t) {}
   // Makes the kRows rows from row `first` of `matrix` on what ColumnsTimesPanel takes, in
   // `columns`.
@@ -91,8 +100,11 @@ struct F32Arithmetic {
   // Where PackColumns has put them: `matrix` itself, or `columns`.
   static const float* Columns(const float* matrix, const float*) { return matrix; }
 
-  static float InPanels(const float* panels, int64_t block, int64_t row, int64_t c) {
-    return panels[c / kPanelWidth * kPanelWidth * block + row * kPanelWidth + c % kPanelWidth];
+  static float InKeyPanels(const float* panels, int64_t key, int64_t c) {
+    return InPanels(panels, kKeyTile, key, c);
+  }
+  static float InQueryPanels(const float* panels, int64_t row, int64_t c) {
+    return InPanels(panels, kQueryBlock, row, c);
   }
   static float InRow(const float* row, int64_t j) { return row[j]; }
   static float InColumns(const float* columns, int64_t row, int64_t j) {
@@ -100,6 +112,9 @@ struct F32Arithmetic {
   }
 
  private:
+  static float InPanels(const float* panels, int64_t block, int64_t row, int64_t c) {
+    return panels[c / kPanelWidth * kPanelWidth * block + row * kPanelWidth + c % kPanelWidth];
+  }
   // Calls of their own: inlined among others, their sums no longer all stay in registers.
   template <int kWide>
   HWY_NOINLINE static void RowsTimesVectors(const float* rows, const float* panel, int64_t words,
@@ -123,12 +138,19 @@ struct F32Arithmetic {
   }
 };
 
-// The words, from and to, that hold the values [begin, end) of a summed dimension.
-template <class Arithmetic>
-HWY_INLINE IndexRange WordsOf(IndexRange values) {
-  constexpr int64_t kStep = Arithmetic::kWordStep;
-  constexpr int64_t kValues = kStep * Arithmetic::kPerWord;
+// The words, from and to, that hold the values [begin, end), in whole steps of kStep words.
+template <int64_t kStep, int64_t kPerWord>
+HWY_INLINE IndexRange WholeSteps(IndexRange values) {
+  constexpr int64_t kValues = kStep * kPerWord;
   return {values.begin / kValues * kStep, CeilDiv(values.end, kValues) * kStep};
+}
+template <class Arithmetic>
+HWY_INLINE IndexRange WordsOfQueries(IndexRange queries) {
+  return WholeSteps<Arithmetic::kWordStep, Arithmetic::kPerWord>(queries);
+}
+template <class Arithmetic>
+HWY_INLINE IndexRange WordsOfKeys(IndexRange keys) {
+  return WholeSteps<Arithmetic::kKeyWordStep, Arithmetic::kPerWord>(keys);
 }
 
 // Runs the body with the arithmetic for operands that are all bfloat16, or not.

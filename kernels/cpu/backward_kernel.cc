@@ -122,7 +122,7 @@ void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float so
   arithmetic.PackColumns(pair.scratch.weights, first, pair.key_count, pair.scratch.w_columns);
   arithmetic.PackColumns(pair.scratch.d_scores, first, pair.key_count, pair.scratch.d_columns);
   for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
-    arithmetic.PackRow(d_scores + m * kKeyTile, pair.key_count);
+    Arithmetic::PackRow(d_scores + m * kKeyTile, pair.key_count);
   }
 }
 
@@ -142,12 +142,13 @@ void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, float soft
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   for (int64_t first = 0; first < pair.row_count; first += Arithmetic::kRows) {
     const IndexRange keys =
-        WordsOf<Arithmetic>(RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys);
+        WordsOfKeys<Arithmetic>(RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       const float* panel = pair.keys.k_panels + c * kKeyTile / Arithmetic::kPerWord;
-      arithmetic.RowsTimesPanel(pair.scratch.d_scores + first * kKeyTile + keys.begin,
-                                panel + keys.begin * kPanelWidth, keys.size(), pair.head_dim - c,
-                                nullptr, pair.scratch.accumulator + first * stride + c, stride);
+      arithmetic.RowsTimesPanel(
+          pair.scratch.d_scores + first * kKeyTile + keys.begin * Arithmetic::kPerWord,
+          panel + keys.begin * kPanelWidth, keys.size(), pair.head_dim - c, nullptr,
+          pair.scratch.accumulator + first * stride + c, stride);
     }
   }
   AddRows(pair.scratch.accumulator, softmax_scale, pair.queries.dq);
@@ -159,7 +160,7 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
                     const float* panels, float factor, const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   for (int64_t first = 0; first < pair.keys.count; first += Arithmetic::kRows) {
-    const IndexRange rows = WordsOf<Arithmetic>(pair.seeing[first / Arithmetic::kRows]);
+    const IndexRange rows = WordsOfQueries<Arithmetic>(pair.seeing[first / Arithmetic::kRows]);
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
       const float* panel = panels + c * kQueryBlock / Arithmetic::kPerWord;
       arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
@@ -183,10 +184,9 @@ void AddGradientsOfVisiblePairs(const Pair& pair, const float* weight_columns,
       float* dk = pair.keys.dk.FloatRow(j);
       float* dv = pair.keys.dv.FloatRow(j);
       for (int64_t c = 0; c < pair.head_dim; ++c) {
-        dq[c] += softmax_scale * d_score * Arithmetic::InPanels(pair.keys.k_panels, kKeyTile, j, c);
-        dk[c] +=
-            query_factor * d_score * Arithmetic::InPanels(pair.queries.q_panels, kQueryBlock, i, c);
-        dv[c] += weight * Arithmetic::InPanels(pair.queries.do_panels, kQueryBlock, i, c);
+        dq[c] += softmax_scale * d_score * Arithmetic::InKeyPanels(pair.keys.k_panels, j, c);
+        dk[c] += query_factor * d_score * Arithmetic::InQueryPanels(pair.queries.q_panels, i, c);
+        dv[c] += weight * Arithmetic::InQueryPanels(pair.queries.do_panels, i, c);
       }
     }
   }
@@ -231,7 +231,7 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
     const int64_t words = Arithmetic::Words(k.head_dim);
     keys->finite = !Arithmetic::Load(k, rows, staging);
     TransposeGroups<kPanelWidth>(staging, rows, words, keys->k_columns);
-    Arithmetic::Panels(staging, rows, kKeyTile, k.head_dim, keys->k_panels);
+    Arithmetic::KeyPanels(staging, rows, k.head_dim, keys->k_panels);
     Arithmetic::Load(v, rows, staging);
     TransposeGroups<kPanelWidth>(staging, rows, words, keys->v_columns);
   });
@@ -244,10 +244,10 @@ void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softm
     const int64_t words = Arithmetic::Words(q.head_dim);
     const bool q_poisoned = Arithmetic::LoadQueries(q, softmax_scale, rows, staging);
     Arithmetic::Strips(staging, rows, words, queries->q_strips);
-    Arithmetic::Panels(staging, rows, kQueryBlock, q.head_dim, queries->q_panels);
+    Arithmetic::QueryPanels(staging, rows, q.head_dim, queries->q_panels);
     const bool do_poisoned = Arithmetic::Load(d_o, rows, staging);
     Arithmetic::Strips(staging, rows, words, queries->do_strips);
-    Arithmetic::Panels(staging, rows, kQueryBlock, q.head_dim, queries->do_panels);
+    Arithmetic::QueryPanels(staging, rows, q.head_dim, queries->do_panels);
     queries->finite = !q_poisoned && !do_poisoned;
   });
 }

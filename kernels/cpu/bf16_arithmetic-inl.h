@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "hwy/highway.h"
 #include "kernels/cpu/bf16_products.h"
@@ -63,11 +64,46 @@ struct TileForm {
   }
 };
 
+// x to the nearest bfloat16, as a float; what lies in the middle goes away from zero. NaN stays NaN
+// but for those with all of their last 16 bits set, which no bfloat16 and no operation gives.
+HWY_INLINE FloatVec RoundToBf16(FloatVec x) {
+  const FloatTag d;
+  const hn::RebindToUnsigned<FloatTag> du;
+  const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+  return hn::BitCast(d, hn::And(bits, hn::Set(du, 0xffff0000u)));
+}
+
+// The words of (low[i], high[i]), both of them bfloat16.
+HWY_INLINE FloatVec WordsOfRounded(FloatVec low, FloatVec high) {
+  const FloatTag d;
+  const hn::RebindToUnsigned<FloatTag> du;
+  return hn::BitCast(d, hn::Or(hn::ShiftRight<16>(hn::BitCast(du, low)), hn::BitCast(du, high)));
+}
+
+// A panel of weights, which are finite or NaN, as words and second words.
+HWY_INLINE void StoreSplit(FloatVec low, FloatVec high, float* to) {
+  const FloatTag d;
+  const FloatVec first_low = RoundToBf16(low);
+  const FloatVec first_high = RoundToBf16(high);
+  hn::Store(WordsOfRounded(first_low, first_high), d, to);
+  hn::Store(
+      WordsOfRounded(RoundToBf16(hn::Sub(low, first_low)), RoundToBf16(hn::Sub(high, first_high))),
+      d, to + kLanes);
+}
+
+// x, but for infinities and NaN a NaN of zeros: what StoreSplit takes.
+HWY_INLINE FloatVec NaNUnlessFinite(FloatVec x) {
+  const FloatTag d;
+  return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity())), x,
+                        hn::Set(d, std::numeric_limits<float>::quiet_NaN()));
+}
+
 template <class Form>
 struct Bf16Arithmetic {
   static constexpr int64_t kPerWord = 2;
   static constexpr int kRows = Form::kRows;
   static constexpr int64_t kWordStep = Form::kWordStep;
+  static constexpr int64_t kKeyWordStep = kLanes;
 
   const Bf16Products& products;
 
@@ -109,20 +145,16 @@ struct Bf16Arithmetic {
   static void Strips(const float* staging, int64_t rows, int64_t words, float* out) {
     Form::Strips(staging, rows, words, out);
   }
-  static void Panels(const float* staging, int64_t rows, int64_t block, int64_t head_dim,
-                     float* out) {
-    const auto* bytes = reinterpret_cast<const char*>(staging);
-    const int64_t row_bytes = Words(head_dim) * static_cast<int64_t>(sizeof(float));
-    for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
-      const int64_t width = std::min(kPanelWidth, head_dim - c);
-      for (int64_t row = 0; row < rows; row += 2) {
-        uint16_t low[kPanelWidth] = {};
-        uint16_t high[kPanelWidth] = {};
-        std::memcpy(low, bytes + row * row_bytes + 2 * c, 2 * width);
-        std::memcpy(high, bytes + (row + 1) * row_bytes + 2 * c, 2 * width);
-        float* to = out + (c * block + row * kPanelWidth) / 2;
-        for (int64_t n = 0; n < kPanelWidth; ++n) to[n] = Pair(low[n], high[n]);
+  static void KeyPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
+    for (int64_t row = 0; row < rows; row += kPanelWidth) {
+      for (int64_t i = 0; i < kLanes; ++i) {
+        WordRow(staging, row + i, row + i + kLanes, head_dim, kKeyTile, row / 2 + i, out);
       }
+    }
+  }
+  static void QueryPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
+    for (int64_t row = 0; row < rows; row += 2) {
+      WordRow(staging, row, row + 1, head_dim, kQueryBlock, row / 2, out);
     }
   }
 
@@ -140,18 +172,30 @@ struct Bf16Arithmetic {
                                  panel + words.begin * kPanelWidth, words.size(), to, to_stride);
   }
 
-  void PackRow(float* row, int64_t count) const { products.pair_neighbours(row, count); }
+  static void StoreWeights(FloatVec low, FloatVec high, float* to) { StoreSplit(low, high, to); }
+  static void PackRow(float* row, int64_t count) {
+    const FloatTag d;
+    for (int64_t j = 0; j < count; j += kPanelWidth) {
+      StoreSplit(NaNUnlessFinite(hn::Load(d, row + j)),
+                 NaNUnlessFinite(hn::Load(d, row + j + kLanes)), row + j);
+    }
+  }
   void PackColumns(const float* matrix, int64_t first, int64_t count, float* columns) const {
     products.pack_columns(matrix + first * kKeyTile, count, columns + InColumns(0, first / 2));
   }
   static const float* Columns(const float*, const float* columns) { return columns; }
 
-  static float InPanels(const float* panels, int64_t block, int64_t row, int64_t c) {
-    const int64_t panel = c / kPanelWidth * kPanelWidth;
-    return Half(panels[(panel * block + row / 2 * 2 * kPanelWidth) / 2 + c % kPanelWidth], row % 2);
+  static float InKeyPanels(const float* panels, int64_t key, int64_t c) {
+    const int64_t word = key / kPanelWidth * kLanes + key % kLanes;
+    return Half(WordInPanels(panels, kKeyTile, word, c), key % kPanelWidth / kLanes);
   }
-  static float InRow(const float* row, int64_t j) {
-    return Half(row[j / 2], j % 2) + Half(row[kSecondOfRow + j / 2], j % 2);
+  static float InQueryPanels(const float* panels, int64_t row, int64_t c) {
+    return Half(WordInPanels(panels, kQueryBlock, row / 2, c), row % 2);
+  }
+  static float InRow(const float* row, int64_t key) {
+    const float* word = row + key / kPanelWidth * kPanelWidth + key % kLanes;
+    const int64_t half = key % kPanelWidth / kLanes;
+    return Half(word[0], half) + Half(word[kLanes], half);
   }
   static float InColumns(const float* columns, int64_t row, int64_t j) {
     const float* word = columns + InColumns(j, row / 2);
@@ -168,6 +212,27 @@ struct Bf16Arithmetic {
   static float Half(float word, int64_t half) {
     return Bf16ToFloat(static_cast<uint16_t>(std::bit_cast<uint32_t>(word) >> (16 * half)));
   }
+
+ private:
+  // The words of the rows `low` and `high` of staging, in all panels, which are `block` rows long.
+  static void WordRow(const float* staging, int64_t low, int64_t high, int64_t head_dim,
+                      int64_t block, int64_t word, float* out) {
+    const auto* bytes = reinterpret_cast<const char*>(staging);
+    const int64_t row_bytes = Words(head_dim) * static_cast<int64_t>(sizeof(float));
+    for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
+      const int64_t width = std::min(kPanelWidth, head_dim - c);
+      uint16_t low_values[kPanelWidth] = {};
+      uint16_t high_values[kPanelWidth] = {};
+      std::memcpy(low_values, bytes + low * row_bytes + 2 * c, 2 * width);
+      std::memcpy(high_values, bytes + high * row_bytes + 2 * c, 2 * width);
+      float* to = out + c * block / 2 + word * kPanelWidth;
+      for (int64_t n = 0; n < kPanelWidth; ++n) to[n] = Pair(low_values[n], high_values[n]);
+    }
+  }
+  static float WordInPanels(const float* panels, int64_t block, int64_t word, int64_t c) {
+    const int64_t panel = c / kPanelWidth * kPanelWidth;
+    return panels[panel * block / 2 + word * kPanelWidth + c % kPanelWidth];
+  }
 };
 
 // The slow twin of the native products.
@@ -181,18 +246,23 @@ struct EmulatedBf16Products {
                 Arithmetic::Half(word, 1) * Arithmetic::Half(b[n], 1);
     }
   }
-  // `second`: how far the second words of `a` lie after the first; 0 for none.
-  static void Multiply(const float* a, int64_t row_stride, int64_t word_stride, int64_t second,
-                       const float* b, int64_t words, const float* factor, float* to,
-                       int64_t to_stride) {
+  // to = factor * to, or zero without one.
+  static void Scale(const float* factor, float* to, int64_t to_stride) {
     for (int64_t m = 0; m < Form::kRows; ++m) {
       float* row = to + m * to_stride;
-      for (int64_t n = 0; n < kPanelWidth; ++n)
+      for (int64_t n = 0; n < kPanelWidth; ++n) {
         row[n] = factor == nullptr ? 0.0f : factor[m] * row[n];
+      }
+    }
+  }
+  // to += a . b. `second`: how far the second words of `a` lie after the first; 0 for none.
+  static void AddProduct(const float* a, int64_t row_stride, int64_t word_stride, int64_t second,
+                         const float* b, int64_t words, float* to, int64_t to_stride) {
+    for (int64_t m = 0; m < Form::kRows; ++m) {
       for (int64_t k = 0; k < words; ++k) {
         const float* word = a + m * row_stride + k * word_stride;
-        AddWord(word[0], b + k * kPanelWidth, row);
-        if (second != 0) AddWord(word[second], b + k * kPanelWidth, row);
+        AddWord(word[0], b + k * kPanelWidth, to + m * to_stride);
+        if (second != 0) AddWord(word[second], b + k * kPanelWidth, to + m * to_stride);
       }
     }
   }
@@ -200,26 +270,23 @@ struct EmulatedBf16Products {
   static void StripTimesColumns(const float* strip, const float* columns, int64_t words,
                                 int64_t begin, int64_t end, float* scores) {
     for (int64_t j = begin; j < end; j += kPanelWidth) {
-      Multiply(strip, Form::StripStride(words), Form::StripWordStride(), 0, columns + j * words,
-               words, nullptr, scores + j, kKeyTile);
+      Scale(nullptr, scores + j, kKeyTile);
+      AddProduct(strip, Form::StripStride(words), Form::StripWordStride(), 0, columns + j * words,
+                 words, scores + j, kKeyTile);
     }
   }
   static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
                              const float* factor, float* to, int64_t to_stride) {
-    Multiply(rows, kKeyTile, 1, kSecondOfRow, panel, words, factor, to, to_stride);
+    Scale(factor, to, to_stride);
+    for (int64_t k = 0; k < words; k += kLanes) {
+      AddProduct(rows + 2 * k, kKeyTile, 1, kLanes, panel + k * kPanelWidth, kLanes, to, to_stride);
+    }
   }
   static void ColumnsTimesPanel(const float* columns, const float* panel, int64_t words, float* to,
                                 int64_t to_stride) {
-    Multiply(columns, Form::kColumnStride, Form::kColumnWordStride, kSecondOfColumns, panel, words,
-             nullptr, to, to_stride);
-  }
-  static void PairNeighbours(float* row, int64_t count) {
-    float second[kSecondOfRow];
-    for (int64_t k = 0; k < count / 2; ++k) {
-      second[k] = Rounded(Rest(row[2 * k]), Rest(row[2 * k + 1]));
-      row[k] = Rounded(row[2 * k], row[2 * k + 1]);
-    }
-    std::copy(second, second + count / 2, row + kSecondOfRow);
+    Scale(nullptr, to, to_stride);
+    AddProduct(columns, Form::kColumnStride, Form::kColumnWordStride, kSecondOfColumns, panel,
+               words, to, to_stride);
   }
   static void PackColumns(const float* matrix, int64_t count, float* columns) {
     for (int64_t k = 0; k < Form::kRows / 2; ++k) {
@@ -241,8 +308,7 @@ struct EmulatedBf16Products {
   }
 
   static constexpr Bf16Products kProducts = {Nothing,        Nothing,           StripTimesColumns,
-                                             RowsTimesPanel, ColumnsTimesPanel, PairNeighbours,
-                                             PackColumns};
+                                             RowsTimesPanel, ColumnsTimesPanel, PackColumns};
 };
 
 template <class Form, typename Body>

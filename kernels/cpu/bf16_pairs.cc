@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AVX512_BF16, by intrinsics, with a dispatch of its own.
-#include <algorithm>
-
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/bf16_rest.h"
 #include "kernels/cpu/tile.h"
@@ -82,8 +80,12 @@ ANNULUS_BF16_TARGET void RowsTimesPanel(const float* a, const float* panel, int6
       sums.c[m][1] = _mm512_mul_ps(f, _mm512_load_ps(to + m * to_stride + kLanes));
     }
   }
-  Accumulate<kKeyTile, 1>(a, panel, words, sums);
-  Accumulate<kKeyTile, 1>(a + kSecondOfRow, panel, words, sums);
+  for (int64_t k = 0; k < words; k += kNativeHalfPanel) {
+    Accumulate<kKeyTile, 1>(a, panel, kNativeHalfPanel, sums);
+    Accumulate<kKeyTile, 1>(a + kNativeHalfPanel, panel, kNativeHalfPanel, sums);
+    a += kPanel;
+    panel += kNativeHalfPanel * kPanel;
+  }
   Store(sums, to, to_stride);
 }
 
@@ -94,21 +96,6 @@ ANNULUS_BF16_TARGET void ColumnsTimesPanel(const float* a, const float* panel, i
   Accumulate<1, kKeyTile>(a, panel, words, sums);
   Accumulate<1, kKeyTile>(a + kSecondOfColumns, panel, words, sums);
   Store(sums, to, to_stride);
-}
-
-ANNULUS_BF16_TARGET void PairNeighbours(float* row, int64_t count) {
-  alignas(64) float second[kSecondOfRow];
-  for (int64_t j = 0; j < count; j += 2 * kLanes) {
-    const __m512 low = _mm512_load_ps(row + j);
-    const __m512 high = _mm512_load_ps(row + j + kLanes);
-    const auto first = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-    _mm512_store_si512(row + j / 2, first);
-    const __m512 low_rest = RestOfBf16(low, _mm512_castsi512_si256(first));
-    const __m512 high_rest = RestOfBf16(high, _mm512_extracti64x4_epi64(first, 1));
-    _mm512_store_ps(second + j / 2, (__m512)_mm512_cvtne2ps_pbh(high_rest, low_rest));
-  }
-  // They lie where values were read until now.
-  std::copy(second, second + count / 2, row + kSecondOfRow);
 }
 
 ANNULUS_BF16_INLINE __m512i PairOf(__m256i low, __m256i high) {
@@ -140,8 +127,7 @@ ANNULUS_BF16_TARGET void PackColumns(const float* matrix, int64_t count, float* 
 void Nothing() {}
 
 constexpr Bf16Products kNative = {Nothing,        Nothing,           StripTimesColumns,
-                                  RowsTimesPanel, ColumnsTimesPanel, PairNeighbours,
-                                  PackColumns};
+                                  RowsTimesPanel, ColumnsTimesPanel, PackColumns};
 
 bool ProcessorHasBf16() {
   __builtin_cpu_init();

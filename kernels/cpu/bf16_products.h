@@ -3,9 +3,10 @@
 
 // Matrix products of bfloat16 with float32 sums, for processors that have instructions for them.
 //
-// Operands are words: two bfloat16 that are neighbours along the summed dimension, the first in the
-// low half, carried as the bits of a float. The packed forms of tile.h hold words where they held
-// floats, half as many.
+// Operands are words: two bfloat16 of the summed dimension, the first in the low half, carried as
+// the bits of a float. The packed forms of tile.h hold words where they held floats, half as many.
+// A word's two are neighbours, but for sums over keys: there word i of a panel of keys holds its
+// keys i and i + half a panel, so that weights become words without changing lanes.
 //
 // Weights and score gradients, which are float32, are split in two: rounded to bfloat16, and what
 // that left, rounded again. 16 bits are kept of each, for one product more; rounded once, they
@@ -20,6 +21,8 @@
 //           neighbours, and their number is a multiple of kTileWords:
 //             strip    [rows][words]
 //             columns  [kKeyTile][kQueryBlock / 2]
+// Rows of weights lie kKeyTile floats apart in both: of each panel of keys its words,
+// and after them their second words.
 
 #include <cstdint>
 
@@ -27,8 +30,7 @@
 
 namespace annulus::kernels::cpu {
 
-// How far the second words of a split lie after the first: in a row, and in columns.
-inline constexpr int64_t kSecondOfRow = kKeyTile / 2;
+// How far the second words of columns lie after the first.
 inline constexpr int64_t kSecondOfColumns = kQueryBlock / 2 * kKeyTile;
 
 // The products for groups of one number of rows. All arrays are aligned as the packed forms are, or
@@ -41,15 +43,13 @@ struct Bf16Products {
   // scores[m * kKeyTile + j] = strip . columns for the columns [begin, end), whole panels.
   void (*strip_times_columns)(const float* strip, const float* columns, int64_t words,
                               int64_t begin, int64_t end, float* scores);
-  // to[m * to_stride + n] = factor[m] * to[..] + sum over k < words of
-  //     a[m * kKeyTile + k] . panel[k * panel width + n]. No factor: `to` is not read.
+  // to[m * to_stride + n] = factor[m] * to[..] + sum over k < words, whole panels of keys, of
+  //     word k of row m of `a` . panel[k * panel width + n]. No factor: `to` is not read.
   void (*rows_times_panel)(const float* a, const float* panel, int64_t words, const float* factor,
                            float* to, int64_t to_stride);
   // to[m * to_stride + n] = sum over k < words of a . panel, `a` a piece of the columns.
   void (*columns_times_panel)(const float* a, const float* panel, int64_t words, float* to,
                               int64_t to_stride);
-  // words[k] = (row[2k], row[2k + 1]), split, in place; `count` floats, whole panels.
-  void (*pair_neighbours)(float* row, int64_t count);
   // Columns of words out of one group of rows, kKeyTile floats apart: word (row / 2, j) is
   // (matrix[row][j], matrix[row + 1][j]), split. `count` floats of each row, whole panels.
   void (*pack_columns)(const float* matrix, int64_t count, float* columns);
@@ -60,6 +60,7 @@ inline constexpr int kNativePairRows = 12;
 inline constexpr int kTileRows = 32;
 inline constexpr int64_t kTileWords = 16;
 inline constexpr int64_t kNativeBf16Panel = 32;
+inline constexpr int64_t kNativeHalfPanel = kNativeBf16Panel / 2;
 
 // The processor's own; null if it has none, or (tiles) if the system does not let it be used. The
 // first call for tiles asks Linux for the use of their registers by this process.

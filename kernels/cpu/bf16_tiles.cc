@@ -24,6 +24,7 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kColumnsStride = kQueryBlock / 2;
 constexpr int64_t kPanelBytes = kPanel * static_cast<int64_t>(sizeof(float));
 static_assert(kTileRows == 2 * kLanes && kPanel == 2 * kLanes && kTileWords == kLanes);
+static_assert(kTileWords == kNativeHalfPanel);
 static_assert(kQueryBlock % kTileRows == 0 && kKeyTile % kTileRows == 0);
 
 // All eight tile registers 16 rows of 64 bytes: 0 to 3 are the sums, 2 by 2, 4 and 5 the left
@@ -57,9 +58,9 @@ ANNULUS_TILES_INLINE void MultiplyRows(const float* a, int64_t stride) {
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// The sums = a . b: kTileRows rows of `a`, `a_stride` words apart, by one panel. With `kSecond`,
-// also the words that lie so far after those of `a`.
-template <int64_t kSecond>
+// The sums = a . b: kTileRows rows of `a`, `a_stride` floats apart, by one panel. kTileWords words
+// lie kStep floats after the ones before, their second words kSecond after them; 0 for none.
+template <int64_t kStep, int64_t kSecond>
 ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float* b,
                                    int64_t words) {
   const int64_t stride = a_stride * static_cast<int64_t>(sizeof(float));
@@ -67,8 +68,9 @@ ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float
   for (int64_t k = 0; k < words; k += kTileWords) {
     _tile_loadd(6, b + k * kPanel, kPanelBytes);
     _tile_loadd(7, b + k * kPanel + kLanes, kPanelBytes);
-    MultiplyRows(a + k, stride);
-    if constexpr (kSecond != 0) MultiplyRows(a + kSecond + k, stride);
+    MultiplyRows(a, stride);
+    if constexpr (kSecond != 0) MultiplyRows(a + kSecond, stride);
+    a += kStep;
   }
 }
 
@@ -83,14 +85,14 @@ ANNULUS_TILES_INLINE void Store(float* to, int64_t to_stride) {
 ANNULUS_TILES_TARGET void StripTimesColumns(const float* strip, const float* columns, int64_t words,
                                             int64_t begin, int64_t end, float* scores) {
   for (int64_t j = begin; j < end; j += kPanel) {
-    Multiply<0>(strip, words, columns + j * words, words);
+    Multiply<kTileWords, 0>(strip, words, columns + j * words, words);
     Store(scores + j, kKeyTile);
   }
 }
 
 ANNULUS_TILES_TARGET void RowsTimesPanel(const float* a, const float* panel, int64_t words,
                                          const float* factor, float* to, int64_t to_stride) {
-  Multiply<kSecondOfRow>(a, kKeyTile, panel, words);
+  Multiply<kPanel, kTileWords>(a, kKeyTile, panel, words);
   if (factor == nullptr) {
     Store(to, to_stride);
     return;
@@ -109,7 +111,7 @@ ANNULUS_TILES_TARGET void RowsTimesPanel(const float* a, const float* panel, int
 
 ANNULUS_TILES_TARGET void ColumnsTimesPanel(const float* a, const float* panel, int64_t words,
                                             float* to, int64_t to_stride) {
-  Multiply<kSecondOfColumns>(a, kColumnsStride, panel, words);
+  Multiply<kTileWords, kSecondOfColumns>(a, kColumnsStride, panel, words);
   Store(to, to_stride);
 }
 
@@ -197,13 +199,8 @@ const Bf16Products* NativeBf16Tiles() {
   static const bool usable =
       NativeBf16Pairs() != nullptr && ProcessorHasTiles() && SystemGrantsTiles();
   if (!usable) return nullptr;
-  static const Bf16Products tiles = {Begin,
-                                     End,
-                                     StripTimesColumns,
-                                     RowsTimesPanel,
-                                     ColumnsTimesPanel,
-                                     NativeBf16Pairs()->pair_neighbours,
-                                     PackColumns};
+  static const Bf16Products tiles = {
+      Begin, End, StripTimesColumns, RowsTimesPanel, ColumnsTimesPanel, PackColumns};
   return &tiles;
 }
 

@@ -40,8 +40,9 @@ HWY_INLINE void AddWeightedValues(const Arithmetic& arithmetic, const float* wei
   const int64_t output_stride = PaddedHeadDim(head_dim);
   for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
     const float* panel = tile.v_panels + c * kKeyTile / Arithmetic::kPerWord;
-    arithmetic.RowsTimesPanel(weights + words.begin, panel + words.begin * kPanelWidth,
-                              words.size(), head_dim - c, rescale, output + c, output_stride);
+    arithmetic.RowsTimesPanel(weights + words.begin * Arithmetic::kPerWord,
+                              panel + words.begin * kPanelWidth, words.size(), head_dim - c,
+                              rescale, output + c, output_stride);
   }
 }
 
@@ -57,7 +58,7 @@ void AddWeightedValuesByRow(const Arithmetic&, const float* weights, const KeyTi
       float sum = rescale[m] * to[c];
       for (int64_t j = visible[m].begin; j < visible[m].end; ++j) {
         sum += Arithmetic::InRow(weights + m * kKeyTile, j) *
-               Arithmetic::InPanels(tile.v_panels, kKeyTile, j, c);
+               Arithmetic::InKeyPanels(tile.v_panels, j, c);
       }
       to[c] = sum;
     }
@@ -81,14 +82,12 @@ void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const 
   arithmetic.StripTimesColumns(scratch.q_strips + first * words, tile.k_columns, words, begin, end,
                                scores);
   float* rescale = state.rescale + first;
-  SoftmaxRows<Arithmetic::kRows>(scores, begin, end, visible, factor, state.softmax + first,
-                                 rescale);
-  for (int m = 0; m < Arithmetic::kRows; ++m) arithmetic.PackRow(scores + m * kKeyTile, end);
+  SoftmaxRows<Arithmetic>(scores, begin, end, visible, factor, state.softmax + first, rescale);
   if (group.masked && !tile.v_finite) {
     AddWeightedValuesByRow(arithmetic, scores, tile, visible, head_dim, rescale, output);
   } else {
-    AddWeightedValues(arithmetic, scores, tile, WordsOf<Arithmetic>(group.keys), head_dim, rescale,
-                      output);
+    AddWeightedValues(arithmetic, scores, tile, WordsOfKeys<Arithmetic>(group.keys), head_dim,
+                      rescale, output);
   }
 }
 
@@ -168,7 +167,7 @@ void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float*
     Arithmetic::Load(k, rows, staging);
     TransposeGroups<kPanelWidth>(staging, rows, Arithmetic::Words(k.head_dim), tile->k_columns);
     tile->v_finite = !Arithmetic::Load(v, rows, staging);
-    Arithmetic::Panels(staging, rows, kKeyTile, v.head_dim, tile->v_panels);
+    Arithmetic::KeyPanels(staging, rows, v.head_dim, tile->v_panels);
   });
 }
 

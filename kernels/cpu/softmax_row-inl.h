@@ -66,65 +66,86 @@ HWY_INLINE void ClearAround(IndexRange kept, int64_t begin, int64_t end, float* 
   std::fill(row + std::max(begin, kept.end), row + end, 0.0f);
 }
 
+// Panels of a row that may have a column inside `columns`.
+HWY_INLINE IndexRange PanelsOf(IndexRange columns) {
+  return {columns.begin / kPanelWidth * kPanelWidth, RoundUp(columns.end, kPanelWidth)};
+}
+
+// -inf in the columns of one panel that are not visible.
+HWY_INLINE void MaskPanel(float* HWY_RESTRICT row, int64_t panel, IndexRange visible) {
+  const FloatTag d;
+  for (int64_t at = panel; at < panel + kPanelWidth; at += kLanes) {
+    const auto before = hn::FirstN(d, std::clamp<int64_t>(visible.begin - at, 0, kLanes));
+    const auto until = hn::FirstN(d, std::clamp<int64_t>(visible.end - at, 0, kLanes));
+    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+    hn::Store(hn::IfThenElse(hn::AndNot(before, until), hn::Load(d, row + at), minus_infinity), d,
+              row + at);
+  }
+}
+
 // Scores of columns [begin, end), whole panels, to what their weights are made of: zeros in the
-// vectors without a visible column, -inf in the other columns that are not. Returns the vectors
-// with visible columns.
+// panels without a visible column, -inf in the other columns that are not. Returns the panels with
+// visible columns.
 HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
                                  IndexRange visible) {
-  const FloatTag d;
-  const IndexRange vectors = VectorsOf(visible);
-  ClearAround(vectors, begin, end, row);
-  ForEdges(visible, [&](int64_t at, auto inside) {
-    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
-    hn::Store(hn::IfThenElse(inside, hn::Load(d, row + at), minus_infinity), d, row + at);
-  });
-  return vectors;
+  const IndexRange panels = PanelsOf(visible);
+  ClearAround(panels, begin, end, row);
+  if (panels.begin != visible.begin) MaskPanel(row, panels.begin, visible);
+  if (panels.end != visible.end) MaskPanel(row, panels.end - kPanelWidth, visible);
+  return panels;
 }
 
-HWY_INLINE float MaxOfRow(const float* HWY_RESTRICT row, IndexRange vectors) {
+HWY_INLINE float MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
   const FloatTag d;
-  FloatVec max = hn::Set(d, -std::numeric_limits<float>::infinity());
-  for (int64_t j = vectors.begin; j < vectors.end; j += kLanes) {
-    max = hn::Max(hn::Load(d, row + j), max);
+  FloatVec low = hn::Set(d, -std::numeric_limits<float>::infinity());
+  FloatVec high = low;
+  for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
+    low = hn::Max(hn::Load(d, row + j), low);
+    high = hn::Max(hn::Load(d, row + j + kLanes), high);
   }
-  return hn::GetLane(hn::MaxOfLanes(d, max));
+  return hn::GetLane(hn::MaxOfLanes(d, hn::Max(low, high)));
 }
 
-// Scores to weights 2^(factor * score - max), whose sum is added to the state's.
-HWY_INLINE void WeighRow(float* HWY_RESTRICT row, IndexRange vectors, float score_factor,
+// Scores to weights 2^(factor * score - max), as the arithmetic's RowsTimesPanel takes them. Their
+// sum is added to the state's.
+template <class Arithmetic>
+HWY_INLINE void WeighRow(float* HWY_RESTRICT row, IndexRange panels, float score_factor,
                          SoftmaxState<float>& state) {
   const FloatTag d;
   const FloatVec factor = hn::Set(d, score_factor);
   const FloatVec shift = hn::Set(d, SafeMax(state.max));
-  FloatVec sum = hn::Zero(d);
-  for (int64_t j = vectors.begin; j < vectors.end; j += kLanes) {
-    const FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, row + j), factor, shift));
-    hn::Store(weight, d, row + j);
-    sum = hn::Add(sum, weight);
+  FloatVec low_sum = hn::Zero(d);
+  FloatVec high_sum = hn::Zero(d);
+  for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
+    const FloatVec low = Exp2(d, hn::MulSub(hn::Load(d, row + j), factor, shift));
+    const FloatVec high = Exp2(d, hn::MulSub(hn::Load(d, row + j + kLanes), factor, shift));
+    Arithmetic::StoreWeights(low, high, row + j);
+    low_sum = hn::Add(low_sum, low);
+    high_sum = hn::Add(high_sum, high);
   }
-  state.sum += hn::GetLane(hn::SumOfLanes(d, sum));
+  state.sum += hn::GetLane(hn::SumOfLanes(d, hn::Add(low_sum, high_sum)));
 }
 
 // Turns kRows rows of scores, kKeyTile apart, into weights in place, exactly zero outside
 // `visible`, and updates the rows' states; rescale[m] is the factor for row m's output. Columns
 // [begin, end), whole panels. Rows are done side by side: alone each would wait for its own
 // maximum.
-template <int kRows>
+template <class Arithmetic, int kRows = Arithmetic::kRows>
 HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end,
                             const IndexRange* visible, float score_factor,
                             SoftmaxState<float>* states, float* rescale) {
-  IndexRange vectors[kRows];
+  IndexRange panels[kRows];
   float max[kRows];
   for (int m = 0; m < kRows; ++m) {
     float* row = scores + m * kKeyTile;
-    vectors[m] = MaskScores(row, begin, end, visible[m]);
-    max[m] = MaxOfRow(row, vectors[m]);
+    panels[m] = MaskScores(row, begin, end, visible[m]);
+    max[m] = MaxOfRow(row, panels[m]);
   }
   for (int m = 0; m < kRows; ++m) {
     rescale[m] = RaiseMax(states[m], score_factor * max[m], [](float x) { return std::exp2(x); });
   }
   for (int m = 0; m < kRows; ++m) {
-    WeighRow(scores + m * kKeyTile, vectors[m], score_factor, states[m]);
+    WeighRow<Arithmetic>(scores + m * kKeyTile, panels[m], score_factor, states[m]);
   }
 }
 
