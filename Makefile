@@ -4,7 +4,7 @@
 BUILD ?= build
 JOBS ?= $(shell nproc)
 AVX512_TESTS = kernels_simd_targets_test kernels_extremes_test kernels_few_rows_test
-CTEST = ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS) --test-dir
 
 .PHONY: help run build test test-full test-avx512 sanitize asan tsan tidy format install-packages install-test-packages clean
 
@@ -23,11 +23,11 @@ build: install-packages
 test: install-test-packages
 	cmake --preset release -B $(BUILD) -DANNULUS_TESTS=ON
 	cmake --build $(BUILD) -j $(JOBS)
-	$(CTEST) --label-exclude full
+	$(CTEST) $(BUILD) --label-exclude full
 
 # make test-full: also the long matrix, the fault repetitions and everything else labelled full.
 test-full: test
-	$(CTEST) --label-regex full
+	$(CTEST) $(BUILD) --label-regex full
 
 # make test-avx512: the AVX-512 kernels within the same gates, on an emulated processor (Bochs); six minutes.
 #   FewRows.RandomShapes and .EveryRowCount... are left out: hundreds of shapes have not come to an end there.
@@ -43,12 +43,12 @@ sanitize: asan tsan
 asan: install-test-packages
 	cmake --preset asan -DANNULUS_WITH_GRPC=OFF
 	cmake --build --preset asan -j $(JOBS)
-	ctest --test-dir build-asan --output-on-failure --no-tests=error --label-exclude 'full|tidy'
+	$(CTEST) build-asan --label-exclude 'full|tidy'
 
 tsan: install-test-packages
 	cmake --preset tsan
 	cmake --build --preset tsan -j $(JOBS)
-	ctest --test-dir build-tsan --output-on-failure --no-tests=error --label-exclude 'full|tidy'
+	$(CTEST) build-tsan --label-exclude 'full|tidy'
 
 # make tidy: clang-tidy over the whole tree (make test covers what compiles without gRPC).
 tidy: install-test-packages

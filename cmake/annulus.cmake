@@ -49,8 +49,8 @@ function(annulus_program)
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} annulus_options)
 endfunction()
 
-# ccache takes precompiled headers when told so, given gcc's -fpch-preprocess.
-set(ANNULUS_TEST_OPTIONS -O1 -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+# ccache takes precompiled headers when told so, given gcc's -fpch-preprocess. Sanitized code takes longest to compile.
+set(ANNULUS_TEST_OPTIONS $<IF:$<BOOL:${ANNULUS_SANITIZE}>,-O0,-O1> -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 
 # What nearly every test includes, compiled once. A test costs more to compile than to run, so it is compiled lightly; the
 # libraries that it tests are not.
@@ -62,6 +62,9 @@ function(annulus_test_headers)
   target_precompile_headers(annulus_test_headers PRIVATE <absl/status/statusor.h> <gmock/gmock.h> <gtest/gtest.h>
                              <map> <random> <string> <vector>)
 endfunction()
+
+# Suites that do nothing but compute share the processors; any other has them to itself, for its deadlines' sake.
+set(ANNULUS_COMPUTE_SUITES "/tests/(unit|property)/(coordinator|cuda|io|kernels|machine|metrics|ring|trace)$")
 
 # annulus_test(NAME ring_plan_test SRCS plan_test.cc DEPS annulus_ring [LABELS unit] [TIMEOUT 60]): a GoogleTest program
 # registered with ctest. Labels: unit, property, contract, e2e, fuzz, tidy, install; "full" is left out of `make test`.
@@ -81,6 +84,9 @@ function(annulus_test)
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest GTest::gtest_main annulus_options)
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS})
   set_tests_properties(${A_NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}")
+  if(NOT CMAKE_CURRENT_SOURCE_DIR MATCHES ${ANNULUS_COMPUTE_SUITES})
+    set_tests_properties(${A_NAME} PROPERTIES RUN_SERIAL ON)
+  endif()
 endfunction()
 
 # annulus_fuzz_test(NAME io_npy_fuzz SRCS npy_fuzz.cc DEPS annulus_io CORPUS dir [ITERATIONS 20000]): LLVMFuzzerTestOneInput

@@ -39,7 +39,7 @@ struct RunFlags {
   std::optional<int> head_dim;
   std::string dtype;  // "": the input's, else f32
   float softmax_scale = 0;
-  uint64_t seed = 0;
+  std::optional<uint64_t> seed;
   bool backward = false;
   bool overlap = true;
   bool retain = true;  // the backward starts from the KV that the forward kept

@@ -160,7 +160,7 @@ absl::Status FillInput(const RunFlags& flags, const std::optional<io::TensorFile
                        const std::string& name, const client::Tensor& tensor,
                        const Problem& problem) {
   if (input) return CopyFrom(*input, name, tensor, problem);
-  FillNormal(tensor.view(), flags.seed, name);
+  FillNormal(tensor.view(), flags.seed.value_or(0), name);
   return absl::OkStatus();
 }
 
@@ -188,6 +188,11 @@ absl::Status CheckProblem(const Problem& problem, bool backward) {
 
 absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
                                        const std::optional<io::TensorFile>& input) {
+  const bool generates = !input || (flags.backward && !input->Has("do"));
+  if (flags.seed && !generates) {
+    return UsageError(absl::StrCat("--seed ", *flags.seed,
+                                   " would change nothing: --input has every tensor of this run"));
+  }
   ANNULUS_ASSIGN_OR_RETURN(const Problem problem,
                            input ? FromInput(flags, *input) : FromFlags(flags));
   ANNULUS_RETURN_IF_ERROR(CheckProblem(problem, flags.backward));
@@ -225,7 +230,7 @@ absl::StatusOr<ProblemTensors> MakeTensors(client::Client* client, const Problem
   ANNULUS_ASSIGN_OR_RETURN(t.dv, keys());
   t.d_o_generated = !input || !input->Has("do");
   if (t.d_o_generated) {
-    FillNormal(t.d_o.view(), flags.seed, "do");
+    FillNormal(t.d_o.view(), flags.seed.value_or(0), "do");
     return t;
   }
   ANNULUS_RETURN_IF_ERROR(CopyFrom(*input, "do", t.d_o, problem));

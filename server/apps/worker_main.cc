@@ -89,8 +89,7 @@ class WorkerDaemon {
                              metrics::PrometheusMetrics::Create(
                                  metrics::Daemon::kWorker,
                                  {ANNULUS_VERSION, compute_->name, transports_.front()->name}));
-    engine_metrics_ =
-        std::make_unique<worker::EngineMetrics>(metrics_.get(), transports_.front()->name);
+    engine_metrics_ = std::make_unique<worker::EngineMetrics>(metrics_.get());
     worker::EngineOptions options;
     options.name = flags_.name;
     options.incarnation = incarnation_;

@@ -131,8 +131,9 @@ void AddDataRows(std::vector<MetricSpec>& rows) {
        MetricType::kCounter,
        Daemon::kWorker,
        "bytes",
-       "Bytes moved between ranks, by the name of the transport plugin",
-       {{"transport", {{"host"}, {kOtherValue}}}, {"direction", {{"sent"}, {"received"}}}}});
+       "Bytes moved between ranks, by the name of the transport plugin that serves their level",
+       {{"transport", {{"host"}, {"cuipc"}, {"nccl"}, {kOtherValue}}},
+        {"direction", {{"sent"}, {"received"}}}}});
   rows.push_back({MetricId::kRpcPayloadBytes,
                   "annulus_rpc_payload_bytes_total",
                   MetricType::kCounter,

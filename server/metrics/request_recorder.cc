@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "server/metrics/sweep.h"
@@ -58,8 +59,8 @@ class ComputeClock {
 
 }  // namespace
 
-RequestRecorder::RequestRecorder(MetricSink& sink, std::string_view transport)
-    : sink_(sink), transport_(transport) {}
+RequestRecorder::RequestRecorder(MetricSink& sink, TransportNames transports)
+    : sink_(sink), transports_(std::move(transports)) {}
 
 void RequestRecorder::RecordStep(std::span<const Op> ops, int64_t settled_ns) {
   if (settled_ns <= counted_ns_) return;
@@ -106,7 +107,9 @@ void RequestRecorder::CountHops(std::span<const Op> ops, int64_t settled_ns) {
   const ComputeClock compute(ops, since_ns);
   for (const Op* op : ended) {
     const bool sent = op->kind == OpKind::kSend;
-    sink_.Increment(MetricId::kCommBytes, {transport_, sent ? "sent" : "received"},
+    const std::string& transport =
+        op->level == Level::kOuter ? transports_.outer : transports_.inner;
+    sink_.Increment(MetricId::kCommBytes, {transport, sent ? "sent" : "received"},
                     static_cast<double>(op->bytes));
     if (sent) continue;
     const int64_t end_ns = EndOf(*op);
@@ -131,8 +134,8 @@ void RequestRecorder::Finish(const Timeline& timeline) {
   }
 }
 
-void RecordRequest(MetricSink& sink, const Timeline& timeline, std::string_view transport) {
-  RequestRecorder(sink, transport).Finish(timeline);
+void RecordRequest(MetricSink& sink, const Timeline& timeline, TransportNames transports) {
+  RequestRecorder(sink, std::move(transports)).Finish(timeline);
 }
 
 }  // namespace annulus::metrics

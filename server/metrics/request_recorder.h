@@ -5,7 +5,6 @@
 #include <limits>
 #include <span>
 #include <string>
-#include <string_view>
 
 #include "server/metrics/metric_sink.h"
 #include "server/metrics/timeline.h"
@@ -14,7 +13,7 @@ namespace annulus::metrics {
 
 // Turns one request's timeline into the worker's metrics, while it runs or when it is over.
 //
-//   RequestRecorder recorder(sink, "host");
+//   RequestRecorder recorder(sink, {.inner = "nccl", .outer = "host"});
 //   ... per step, with the ops finished so far and the earliest time that may still change:
 //   recorder.RecordStep(timeline.ops, earliest_post_of_an_unfinished_transfer_or_now_ns);
 //   ... once:
@@ -25,8 +24,8 @@ namespace annulus::metrics {
 // those not yet settled.
 class RequestRecorder {
  public:
-  // `sink` outlives the recorder; `transport` is the plugin's name.
-  RequestRecorder(MetricSink& sink, std::string_view transport);
+  // `sink` outlives the recorder.
+  RequestRecorder(MetricSink& sink, TransportNames transports);
 
   // Counts what happened before `settled_ns` and was not yet counted. Promise of the caller: every
   // op that reaches back before `settled_ns` is in `ops`. As a transfer moves no byte before it is
@@ -41,11 +40,11 @@ class RequestRecorder {
   void CountHops(std::span<const Op> ops, int64_t settled_ns);
 
   MetricSink& sink_;
-  const std::string transport_;
+  const TransportNames transports_;
   int64_t counted_ns_ = std::numeric_limits<int64_t>::min();
 };
 
 // Counts a whole request at once.
-void RecordRequest(MetricSink& sink, const Timeline& timeline, std::string_view transport);
+void RecordRequest(MetricSink& sink, const Timeline& timeline, TransportNames transports);
 
 }  // namespace annulus::metrics

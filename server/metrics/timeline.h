@@ -12,6 +12,12 @@ enum class OpKind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFi
 // Which ring a hop belongs to, or both in sums.
 enum class Level { kInner, kOuter };
 
+// The plugins that move the bytes of each level, by name.
+struct TransportNames {
+  std::string inner;
+  std::string outer;
+};
+
 // One interval on a rank. Times are CLOCK_MONOTONIC nanoseconds.
 struct Op {
   OpKind kind = OpKind::kCompute;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -99,6 +100,9 @@ class Transport {
   Transport& operator=(const Transport&) = delete;
   // Closes: aborts when operations are outstanding.
   ~Transport();
+
+  // The name of the plugin that serves a level.
+  std::string_view name(annulusLevel level) const;
 
   const annulusTransportHandle& handle() const { return wires_.front().handle; }
   // Of the transport between nodes, where that is another one.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,13 @@ constexpr double kVerdictPastDeadlineSeconds = 0.5;
 
 absl::Status ResidentMissing(const std::string& why) {
   return WithFaultInfo(absl::FailedPreconditionError(why), {"RESIDENT_MISSING", {}});
+}
+
+metrics::TransportNames NamesOf(const Group& group) {
+  const transport::Transport* transport = group.transport();
+  if (transport == nullptr) return {};
+  return {std::string(transport->name(ANNULUS_LEVEL_INNER)),
+          std::string(transport->name(ANNULUS_LEVEL_OUTER))};
 }
 
 }  // namespace
@@ -160,7 +168,8 @@ absl::Status AttendRequest::FindResident() {
 
 absl::StatusOr<AttendAnswer> AttendRequest::Run() {
   std::unique_ptr<StepObserver> observer =
-      services_.observer == nullptr ? nullptr : services_.observer->OnStart(call_);
+      services_.observer == nullptr ? nullptr
+                                    : services_.observer->OnStart(call_, NamesOf(*group_));
   ExecutorOptions options;
   options.overlap = call_.overlap;
   options.hop_timeout_seconds = services_.options->hop_timeout_seconds;

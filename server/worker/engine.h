@@ -181,8 +181,12 @@ class StepObserver {
 class EngineObserver {
  public:
   virtual ~EngineObserver() = default;
-  // A request is about to run; null: its steps need no observer.
-  virtual std::unique_ptr<StepObserver> OnStart(const AttendCall& /*call*/) { return nullptr; }
+  // A request is about to run over these transports, without names where there is one rank; null:
+  // its steps need no observer.
+  virtual std::unique_ptr<StepObserver> OnStart(const AttendCall& /*call*/,
+                                                const metrics::TransportNames& /*transports*/) {
+    return nullptr;
+  }
   virtual void OnRequest(const AttendCall& call, const absl::Status& status,
                          const AttendAnswer& answer, const metrics::Timeline& timeline) = 0;
   virtual void OnStaleEpoch() = 0;

@@ -18,8 +18,9 @@ class RecordingObserver : public StepObserver {
 
 }  // namespace
 
-std::unique_ptr<StepObserver> EngineMetrics::OnStart(const AttendCall& call) {
-  auto recorder = std::make_shared<metrics::RequestRecorder>(*sink_, transport_);
+std::unique_ptr<StepObserver> EngineMetrics::OnStart(const AttendCall& call,
+                                                     const metrics::TransportNames& transports) {
+  auto recorder = std::make_shared<metrics::RequestRecorder>(*sink_, transports);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     running_[&call] = recorder;

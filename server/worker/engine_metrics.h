@@ -4,8 +4,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <string>
-#include <utility>
 
 #include "server/metrics/metric_sink.h"
 #include "server/metrics/request_recorder.h"
@@ -18,11 +16,11 @@ namespace annulus::worker {
 // OnStart and OnRequest. Thread safe.
 class EngineMetrics : public EngineObserver {
  public:
-  // `sink` outlives this and the engine that it observes; `transport` is the plugin's name.
-  EngineMetrics(metrics::MetricSink* sink, std::string transport)
-      : sink_(sink), transport_(std::move(transport)) {}
+  // `sink` outlives this and the engine that it observes.
+  explicit EngineMetrics(metrics::MetricSink* sink) : sink_(sink) {}
 
-  std::unique_ptr<StepObserver> OnStart(const AttendCall& call) override;
+  std::unique_ptr<StepObserver> OnStart(const AttendCall& call,
+                                        const metrics::TransportNames& transports) override;
   void OnRequest(const AttendCall& call, const absl::Status& status, const AttendAnswer& answer,
                  const metrics::Timeline& timeline) override;
   void OnStaleEpoch() override;
@@ -34,7 +32,6 @@ class EngineMetrics : public EngineObserver {
   std::shared_ptr<metrics::RequestRecorder> TakeRecorder(const AttendCall& call);
 
   metrics::MetricSink* const sink_;
-  const std::string transport_;
   std::mutex mutex_;
   // Guarded by mutex_.
   std::map<const AttendCall*, std::shared_ptr<metrics::RequestRecorder>> running_;

@@ -127,6 +127,14 @@ class BadInput(unittest.TestCase):
         only_q = {"q": {"dtype": "F32", "shape": [1, 64, 2, 32], "data_offsets": [0, size // 2]}}
         self.refused(["run", "--input", safetensors(self.folder / "q.safetensors", only_q, b"\0" * (size // 2))], USAGE, "k")
 
+    def test_seed_beside_an_input_that_has_everything(self):
+        entry = {"dtype": "F32", "shape": [1, 64, 2, 32], "data_offsets": [0, 4 * 64 * 64]}
+        path = safetensors(self.folder / "qkv.safetensors", {name: {**entry, "data_offsets": [i * 4 * 64 * 64, (i + 1) * 4 * 64 * 64]} for i, name in enumerate("qkv")},
+                           b"\0" * 3 * 4 * 64 * 64)
+        self.refused(["run", "--input", path, "--seed", 7], USAGE, "--seed 7", "would change nothing")
+        result = Cluster.command("run", "--input", path, "--seed", 7, "--backward", "--context-parallel-size", 2)
+        self.assertEqual(0, result.returncode, result.stderr)  # do is drawn
+
     def test_missing_input_and_unwritable_output(self):
         self.refused(["run", "--input", self.folder / "absent.safetensors"], USAGE, "absent.safetensors")
         self.refused(["run", *SMALL, "--output", self.folder / "no/such/folder/o.safetensors"], USAGE, "no/such/folder")

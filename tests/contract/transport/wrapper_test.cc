@@ -101,6 +101,20 @@ TEST(WrapperOpenTest, ByLevelRefusesTransportsWithNoMemoryInCommon) {
   EXPECT_THAT(opened.status().message(), HasSubstr("of-devices and host cannot serve one group"));
 }
 
+TEST(WrapperOpenTest, NamesThePluginOfEachLevel) {
+  const TransportOptions options = {.group = "g", .rank = 0, .size = 2, .host_id = "host"};
+  annulusTransportV1 inner = *HostPlugin();
+  inner.name = "inside";
+  const auto two = Transport::OpenByLevel({&inner, HostPlugin()},
+                                          {ANNULUS_LEVEL_INNER, ANNULUS_LEVEL_OUTER}, options);
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_EQ((*two)->name(ANNULUS_LEVEL_INNER), "inside");
+  EXPECT_EQ((*two)->name(ANNULUS_LEVEL_OUTER), "host");
+  const auto one = Transport::Open(&inner, options);
+  ASSERT_TRUE(one.ok()) << one.status();
+  EXPECT_EQ((*one)->name(ANNULUS_LEVEL_OUTER), "inside");
+}
+
 TEST(WrapperOpenTest, SaysWhatCannotBeOpened) {
   const auto opened =
       Transport::Open(HostPlugin(), {.group = "g", .rank = 2, .size = 2, .host_id = "host"});

@@ -34,13 +34,15 @@ std::vector<double> Sorted(std::vector<double> values) {
   return values;
 }
 
+const TransportNames kTransports = {"nccl", "host"};
+
 TEST(RecordRequest, CountsTheSummary) {
   std::mt19937 random(3);
   for (int i = 0; i < 300; ++i) {
     const Timeline timeline = RandomTimeline(random);
     const Summary sum = Summarise(timeline);
     RecordingSink sink;
-    RecordRequest(sink, timeline, "host");
+    RecordRequest(sink, timeline, kTransports);
     EXPECT_NEAR(sink.Value(MetricId::kStepComputeSeconds), sum.compute_seconds, 1e-15);
     EXPECT_NEAR(sink.Value(MetricId::kStepCommSeconds), sum.comm_seconds, 1e-15);
     EXPECT_NEAR(sink.Value(MetricId::kStepActiveSeconds), sum.active_seconds, 1e-15);
@@ -53,8 +55,10 @@ TEST(RecordRequest, CountsTheSummary) {
       waits += sink.Value(MetricId::kPeerWaitSeconds, {std::to_string(peer)});
     }
     EXPECT_NEAR(waits, sum.peer_wait_seconds, 1e-15);
+    EXPECT_EQ(sink.Value(MetricId::kCommBytes, {"nccl", "sent"}),
+              static_cast<double>(sum.bytes_sent_inner));
     EXPECT_EQ(sink.Value(MetricId::kCommBytes, {"host", "sent"}),
-              static_cast<double>(sum.bytes_sent_inner + sum.bytes_sent_outer));
+              static_cast<double>(sum.bytes_sent_outer));
   }
 }
 
@@ -64,10 +68,10 @@ TEST(RequestRecorder, TotalsDoNotDependOnHowOftenItIsCalled) {
   for (int i = 0; i < 500; ++i) {
     const Timeline timeline = RandomTimeline(random);
     RecordingSink whole;
-    RecordRequest(whole, timeline, "host");
+    RecordRequest(whole, timeline, kTransports);
 
     RecordingSink pieces;
-    RequestRecorder recorder(pieces, "host");
+    RequestRecorder recorder(pieces, kTransports);
     for (int64_t settled = 0; settled < kTicks; settled += static_cast<int64_t>(random() % 9)) {
       // What an executor knows by then: the ops that have begun before.
       std::vector<Op> known;
@@ -95,7 +99,7 @@ TEST(RequestRecorder, TotalsDoNotDependOnHowOftenItIsCalled) {
 
 TEST(RequestRecorder, CountersAdvanceWhileTheRequestRuns) {
   RecordingSink sink;
-  RequestRecorder recorder(sink, "host");
+  RequestRecorder recorder(sink, kTransports);
   Op compute;
   compute.start_ns = 0;
   compute.end_ns = 1000;
@@ -123,7 +127,7 @@ TEST(RecordRequest, SplitsAHopIntoWhatWasHiddenAndWhatWasNot) {
   later.end_ns = 300;
   timeline.ops = {compute, receive, later};
   RecordingSink sink;
-  RecordRequest(sink, timeline, "host");
+  RecordRequest(sink, timeline, kTransports);
   const auto seconds = [](double ns) {
     return ::testing::ElementsAre(DoubleNear(ns * 1e-9, 1e-15));
   };
@@ -145,7 +149,7 @@ TEST(RecordRequest, BlamesThePeerThatComesLast) {
     timeline.ops.push_back(wait);
   }
   RecordingSink sink;
-  RecordRequest(sink, timeline, "host");
+  RecordRequest(sink, timeline, kTransports);
   EXPECT_NEAR(sink.Value(MetricId::kPeerWaitSeconds, {"2"}), 100e-9, 1e-15);
   EXPECT_EQ(sink.Value(MetricId::kPeerWaitSeconds, {"4"}), 0);
 }

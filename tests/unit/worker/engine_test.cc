@@ -64,7 +64,8 @@ class Observer : public EngineObserver {
     ops += static_cast<int>(timeline.ops.size());
   }
   void OnStaleEpoch() override { ++stale; }
-  std::unique_ptr<StepObserver> OnStart(const AttendCall&) override {
+  std::unique_ptr<StepObserver> OnStart(const AttendCall&,
+                                        const metrics::TransportNames&) override {
     struct Steps : StepObserver {
       explicit Steps(std::atomic<int>* counter) : count(counter) {}
       void OnStep(const std::vector<metrics::Op>&, int64_t settled_ns) override {
