@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -138,6 +140,24 @@ TEST_P(Bf16Target, MaskedNaNStaysOut) {
     for (int64_t row = 0; row < 50; ++row) {
       EXPECT_EQ(std::isnan(c.dq_data[row * 16]), row >= 40) << row;
       EXPECT_TRUE(std::isnan(c.dk_data[row * 16])) << "seen by the query that is NaN";
+    }
+  }
+}
+
+// Rounding adds to a float's bits; those of some NaN would run over and be zero.
+TEST_P(Bf16Target, NaNOfAnyBitsReachesTheGradients) {
+  CpuDevice device(1);
+  for (const cpu::Bf16Mode mode : Modes()) {
+    cpu::SetBf16Mode(mode);
+    for (const uint32_t bits : {0x7fc00000u, 0x7fffffffu, 0xffffffffu}) {
+      AttentionCase c({1, 50, 50, 1, 1, 16, ANNULUS_BF16});
+      device.Attend(c);
+      c.lse_data[7] = std::bit_cast<float>(bits);
+      device.AttendBackward(c);
+      for (int64_t row = 0; row < 50; ++row) {
+        EXPECT_EQ(std::isnan(c.dq_data[row * 16]), row == 7) << row << " bits " << bits;
+        EXPECT_TRUE(std::isnan(c.dk_data[row * 16]) && std::isnan(c.dv_data[row * 16])) << row;
+      }
     }
   }
 }
