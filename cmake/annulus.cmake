@@ -51,11 +51,11 @@ endfunction()
 
 # ccache takes precompiled headers when told so, given gcc's -fpch-preprocess. Sanitized code takes longer to compile than to
 # run, even so.
-set(ANNULUS_TEST_OPTIMIZATION -O1)
+set(ANNULUS_TEST_OPTIONS -O1)
 if(ANNULUS_SANITIZE)
-  set(ANNULUS_TEST_OPTIMIZATION -O0)
+  set(ANNULUS_TEST_OPTIONS -O0 -g0)
 endif()
-set(ANNULUS_TEST_OPTIONS ${ANNULUS_TEST_OPTIMIZATION} -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+list(APPEND ANNULUS_TEST_OPTIONS -pthread $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 
 # What nearly every test includes, compiled once. A test costs more to compile than to run, so it is compiled lightly; the
 # libraries that it tests are not.
