@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kTilesPerRoundMax = 16;
 // Threads that share a head begin and end a round one after the other: theirs are longer.
-constexpr int64_t kBlocksPerRoundMax = 16;
+constexpr int64_t kBlocksPerRoundMax = 8;
 constexpr int64_t kSharedBlocksPerRoundMax = 48;
 constexpr int64_t kPackedFloatsMax = int64_t{8} << 20;
 constexpr int64_t kPackedFormsOfKeys = 3;
