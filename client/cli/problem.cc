@@ -188,13 +188,13 @@ absl::Status CheckProblem(const Problem& problem, bool backward) {
 
 absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
                                        const std::optional<io::TensorFile>& input) {
+  ANNULUS_ASSIGN_OR_RETURN(const Problem problem,
+                           input ? FromInput(flags, *input) : FromFlags(flags));
   const bool generates = !input || (flags.backward && !input->Has("do"));
   if (flags.seed && !generates) {
     return UsageError(absl::StrCat("--seed ", *flags.seed,
                                    " would change nothing: --input has every tensor of this run"));
   }
-  ANNULUS_ASSIGN_OR_RETURN(const Problem problem,
-                           input ? FromInput(flags, *input) : FromFlags(flags));
   ANNULUS_RETURN_IF_ERROR(CheckProblem(problem, flags.backward));
   return problem;
 }

@@ -65,7 +65,8 @@ struct TileForm {
 };
 
 // x to the nearest bfloat16, as a float; what lies in the middle goes away from zero. NaN stays NaN
-// but for those with all of their last 16 bits set, which no bfloat16 and no operation gives.
+// but for some whose bits run over; a forward row still ends as NaN, since sums are of weights as
+// they were.
 HWY_INLINE FloatVec RoundToBf16(FloatVec x) {
   const FloatTag d;
   const hn::RebindToUnsigned<FloatTag> du;
@@ -91,7 +92,7 @@ HWY_INLINE void StoreSplit(FloatVec low, FloatVec high, float* to) {
       d, to + kLanes);
 }
 
-// x, but for infinities and NaN a NaN of zeros: what StoreSplit takes.
+// x, but one plain NaN for infinities and every NaN: what StoreSplit takes.
 HWY_INLINE FloatVec NaNUnlessFinite(FloatVec x) {
   const FloatTag d;
   return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity())), x,

@@ -10,7 +10,7 @@
 // threads: the same bytes each time.
 //
 // Of the orders that are left, the best one depends on the number of threads. With a head for each,
-// threads never wait, and a tile stays near its thread while all blocks pass by. With fewer heads,
+// threads seldom wait, and a tile stays near its thread while all blocks pass by. With fewer heads,
 // pairs go by rising tile + block: those with the same sum have nothing to wait for from each
 // other.
 

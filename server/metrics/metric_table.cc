@@ -125,15 +125,14 @@ void AddStepRows(std::vector<MetricSpec>& rows) {
 }
 
 void AddDataRows(std::vector<MetricSpec>& rows) {
-  rows.push_back(
-      {MetricId::kCommBytes,
-       "annulus_comm_bytes_total",
-       MetricType::kCounter,
-       Daemon::kWorker,
-       "bytes",
-       "Bytes moved between ranks, by the name of the transport plugin that serves their level",
-       {{"transport", {{"host"}, {"cuipc"}, {"nccl"}, {kOtherValue}}},
-        {"direction", {{"sent"}, {"received"}}}}});
+  rows.push_back({MetricId::kCommBytes,
+                  "annulus_comm_bytes_total",
+                  MetricType::kCounter,
+                  Daemon::kWorker,
+                  "bytes",
+                  "Bytes moved between ranks, by the name of the transport plugin that moves them",
+                  {{"transport", {{"host"}, {"cuipc"}, {"nccl"}, {kOtherValue}}},
+                   {"direction", {{"sent"}, {"received"}}}}});
   rows.push_back({MetricId::kRpcPayloadBytes,
                   "annulus_rpc_payload_bytes_total",
                   MetricType::kCounter,

@@ -107,8 +107,8 @@ void RequestRecorder::CountHops(std::span<const Op> ops, int64_t settled_ns) {
   const ComputeClock compute(ops, since_ns);
   for (const Op* op : ended) {
     const bool sent = op->kind == OpKind::kSend;
-    const std::string& transport =
-        op->level == Level::kOuter ? transports_.outer : transports_.inner;
+    const auto peer = static_cast<size_t>(op->peer);
+    const std::string_view transport = peer < transports_.size() ? transports_[peer] : kOtherValue;
     sink_.Increment(MetricId::kCommBytes, {transport, sent ? "sent" : "received"},
                     static_cast<double>(op->bytes));
     if (sent) continue;

@@ -13,7 +13,7 @@ namespace annulus::metrics {
 
 // Turns one request's timeline into the worker's metrics, while it runs or when it is over.
 //
-//   RequestRecorder recorder(sink, {.inner = "nccl", .outer = "host"});
+//   RequestRecorder recorder(sink, {"host", "nccl"});  // rank 0 by host, rank 1 by NCCL
 //   ... per step, with the ops finished so far and the earliest time that may still change:
 //   recorder.RecordStep(timeline.ops, earliest_post_of_an_unfinished_transfer_or_now_ns);
 //   ... once:

@@ -12,11 +12,8 @@ enum class OpKind { kCompute, kSend, kReceive, kWait, kAccumulate, kPrepare, kFi
 // Which ring a hop belongs to, or both in sums.
 enum class Level { kInner, kOuter };
 
-// The plugins that move the bytes of each level, by name.
-struct TransportNames {
-  std::string inner;
-  std::string outer;
-};
+// The plugin that moves the bytes of each peer, by rank. Not by ring: a plain ring crosses nodes.
+using TransportNames = std::vector<std::string>;
 
 // One interval on a rank. Times are CLOCK_MONOTONIC nanoseconds.
 struct Op {

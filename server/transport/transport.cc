@@ -156,10 +156,6 @@ absl::StatusOr<std::unique_ptr<Transport>> Transport::OpenByLevel(
   return transport;
 }
 
-std::string_view Transport::name(annulusLevel level) const {
-  return wires_.size() == 1 ? wires_.front().table->name : wires_[level].table->name;
-}
-
 absl::Status Transport::Add(const annulusTransportV1* table, const TransportOptions& options) {
   annulusTransportOptions plain{};
   plain.struct_size = sizeof(plain);

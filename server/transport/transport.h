@@ -101,8 +101,8 @@ class Transport {
   // Closes: aborts when operations are outstanding.
   ~Transport();
 
-  // The name of the plugin that serves a level.
-  std::string_view name(annulusLevel level) const;
+  // The name of the plugin that serves a peer.
+  std::string_view NameTo(int32_t peer) const { return WireTo(peer).table->name; }
 
   const annulusTransportHandle& handle() const { return wires_.front().handle; }
   // Of the transport between nodes, where that is another one.

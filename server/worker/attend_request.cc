@@ -23,10 +23,12 @@ absl::Status ResidentMissing(const std::string& why) {
 }
 
 metrics::TransportNames NamesOf(const Group& group) {
-  const transport::Transport* transport = group.transport();
-  if (transport == nullptr) return {};
-  return {std::string(transport->name(ANNULUS_LEVEL_INNER)),
-          std::string(transport->name(ANNULUS_LEVEL_OUTER))};
+  metrics::TransportNames names;
+  if (group.transport() == nullptr) return names;
+  for (int peer = 0; peer < group.assignment().size; ++peer) {
+    names.emplace_back(group.transport()->NameTo(peer));
+  }
+  return names;
 }
 
 }  // namespace

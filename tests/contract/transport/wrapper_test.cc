@@ -101,18 +101,19 @@ TEST(WrapperOpenTest, ByLevelRefusesTransportsWithNoMemoryInCommon) {
   EXPECT_THAT(opened.status().message(), HasSubstr("of-devices and host cannot serve one group"));
 }
 
-TEST(WrapperOpenTest, NamesThePluginOfEachLevel) {
-  const TransportOptions options = {.group = "g", .rank = 0, .size = 2, .host_id = "host"};
+TEST(WrapperOpenTest, NamesThePluginOfEachPeer) {
+  const TransportOptions options = {.group = "g", .rank = 0, .size = 3, .host_id = "host"};
   annulusTransportV1 inner = *HostPlugin();
   inner.name = "inside";
-  const auto two = Transport::OpenByLevel({&inner, HostPlugin()},
-                                          {ANNULUS_LEVEL_INNER, ANNULUS_LEVEL_OUTER}, options);
+  const auto two = Transport::OpenByLevel(
+      {&inner, HostPlugin()}, {ANNULUS_LEVEL_INNER, ANNULUS_LEVEL_OUTER, ANNULUS_LEVEL_INNER},
+      options);
   ASSERT_TRUE(two.ok()) << two.status();
-  EXPECT_EQ((*two)->name(ANNULUS_LEVEL_INNER), "inside");
-  EXPECT_EQ((*two)->name(ANNULUS_LEVEL_OUTER), "host");
+  EXPECT_EQ((*two)->NameTo(1), "host");
+  EXPECT_EQ((*two)->NameTo(2), "inside");
   const auto one = Transport::Open(&inner, options);
   ASSERT_TRUE(one.ok()) << one.status();
-  EXPECT_EQ((*one)->name(ANNULUS_LEVEL_OUTER), "inside");
+  EXPECT_EQ((*one)->NameTo(1), "inside");
 }
 
 TEST(WrapperOpenTest, SaysWhatCannotBeOpened) {
