@@ -82,14 +82,14 @@ HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRIC
   const FloatVec factor = hn::Set(d, score_factor);
   const FloatVec shift = hn::Set(d, static_cast<float>(lse * kLog2E));
   const FloatVec row_delta = hn::Set(d, delta);
-  const IndexRange vectors = VectorsOf(visible);
-  for (int64_t j = vectors.begin; j < vectors.end; j += kLanes) {
+  const IndexRange panels = PanelsOf(visible);
+  for (int64_t j = panels.begin; j < panels.end; j += kLanes) {
     const FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, weights + j), factor, shift));
     hn::Store(weight, d, weights + j);
     hn::Store(hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta)), d, d_scores + j);
   }
   for (float* row : {weights, d_scores}) {
-    ClearAround(vectors, 0, count, row);
+    ClearAround(panels, 0, count, row);
     ForEdges(visible, [&](int64_t at, auto inside) {
       hn::Store(hn::IfThenElseZero(inside, hn::Load(d, row + at)), d, row + at);
     });

@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/few_rows_kernel.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/cpu/arithmetic-inl.h"
 #include "kernels/cpu/few_rows_heads-inl.h"
 #include "kernels/cpu/few_rows_scores-inl.h"
 #include "kernels/cpu/few_rows_values-inl.h"

@@ -44,9 +44,6 @@ HWY_INLINE GroupRange RangeOfGroup(const IndexRange* visible) {
   return group;
 }
 
-HWY_INLINE int64_t PanelFloor(int64_t column) { return column / kPanelWidth * kPanelWidth; }
-HWY_INLINE int64_t PanelCeil(int64_t column) { return PanelFloor(column + kPanelWidth - 1); }
-
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace annulus::kernels::cpu

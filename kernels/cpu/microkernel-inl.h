@@ -37,6 +37,9 @@ static_assert(kPanelWidth <= kPanelWidthMax);
 static_assert(kQueryBlock % kPanelWidth == 0 && kKeyTile % kPanelWidth == 0);
 static_assert(kQueryBlock % kMicroRows == 0 && kKeyTile % kMicroRows == 0);
 
+HWY_INLINE int64_t PanelFloor(int64_t column) { return column / kPanelWidth * kPanelWidth; }
+HWY_INLINE int64_t PanelCeil(int64_t column) { return PanelFloor(column + kPanelWidth - 1); }
+
 // A block of a product, in registers: kRows rows by kWide vectors, a panel's or fewer.
 template <int kRows, int kWide = kVectors>
 struct Accumulator {

@@ -16,7 +16,6 @@
 #include <limits>
 
 #include "hwy/highway.h"
-#include "kernels/cpu/arithmetic-inl.h"
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/row_map.h"
@@ -40,47 +39,32 @@ HWY_INLINE float LseOfState(const SoftmaxState<float>& state) {
   return static_cast<float>(state.max * kLn2 + std::log(static_cast<double>(state.sum)));
 }
 
-// Vectors of a row that may have a lane inside [begin, end).
-HWY_INLINE IndexRange VectorsOf(IndexRange lanes) {
-  return {lanes.begin / kLanes * kLanes, RoundUp(lanes.end, kLanes)};
+// Panels of a row that may have a column inside `columns`.
+HWY_INLINE IndexRange PanelsOf(IndexRange columns) {
+  return {PanelFloor(columns.begin), PanelCeil(columns.end)};
 }
 
-// Calls edit(at, inside) for the vectors of a row that are partly inside `lanes`, with the mask of
-// those that are.
+// Calls edit(at, inside) for the vectors of the panels that are partly inside `columns`, with the
+// mask of the lanes that are; twice where a panel has both ends.
 template <typename Edit>
-HWY_INLINE void ForEdges(IndexRange lanes, const Edit& edit) {
+HWY_INLINE void ForEdges(IndexRange columns, const Edit& edit) {
   const FloatTag d;
-  const IndexRange vectors = VectorsOf(lanes);
-  if (vectors.begin != lanes.begin) {
-    edit(vectors.begin, hn::Not(hn::FirstN(d, lanes.begin - vectors.begin)));
-  }
-  if (vectors.end != lanes.end) {
-    const int64_t last = vectors.end - kLanes;
-    edit(last, hn::FirstN(d, lanes.end - last));
-  }
+  const auto edit_panel = [&](int64_t panel) {
+    for (int64_t at = panel; at < panel + kPanelWidth; at += kLanes) {
+      const auto before = hn::FirstN(d, std::clamp<int64_t>(columns.begin - at, 0, kLanes));
+      const auto until = hn::FirstN(d, std::clamp<int64_t>(columns.end - at, 0, kLanes));
+      edit(at, hn::AndNot(before, until));
+    }
+  };
+  const IndexRange panels = PanelsOf(columns);
+  if (panels.begin != columns.begin) edit_panel(panels.begin);
+  if (panels.end != columns.end) edit_panel(panels.end - kPanelWidth);
 }
 
-// Zeros in the columns [begin, end) but for the vectors of `kept`.
+// Zeros in the columns [begin, end) but for those of `kept`.
 HWY_INLINE void ClearAround(IndexRange kept, int64_t begin, int64_t end, float* row) {
   std::fill(row + begin, row + std::max(begin, std::min(kept.begin, end)), 0.0f);
   std::fill(row + std::max(begin, kept.end), row + end, 0.0f);
-}
-
-// Panels of a row that may have a column inside `columns`.
-HWY_INLINE IndexRange PanelsOf(IndexRange columns) {
-  return {columns.begin / kPanelWidth * kPanelWidth, RoundUp(columns.end, kPanelWidth)};
-}
-
-// -inf in the columns of one panel that are not visible.
-HWY_INLINE void MaskPanel(float* HWY_RESTRICT row, int64_t panel, IndexRange visible) {
-  const FloatTag d;
-  for (int64_t at = panel; at < panel + kPanelWidth; at += kLanes) {
-    const auto before = hn::FirstN(d, std::clamp<int64_t>(visible.begin - at, 0, kLanes));
-    const auto until = hn::FirstN(d, std::clamp<int64_t>(visible.end - at, 0, kLanes));
-    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
-    hn::Store(hn::IfThenElse(hn::AndNot(before, until), hn::Load(d, row + at), minus_infinity), d,
-              row + at);
-  }
 }
 
 // Scores of columns [begin, end), whole panels, to what their weights are made of: zeros in the
@@ -88,10 +72,13 @@ HWY_INLINE void MaskPanel(float* HWY_RESTRICT row, int64_t panel, IndexRange vis
 // visible columns.
 HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
                                  IndexRange visible) {
+  const FloatTag d;
   const IndexRange panels = PanelsOf(visible);
   ClearAround(panels, begin, end, row);
-  if (panels.begin != visible.begin) MaskPanel(row, panels.begin, visible);
-  if (panels.end != visible.end) MaskPanel(row, panels.end - kPanelWidth, visible);
+  ForEdges(visible, [&](int64_t at, auto inside) {
+    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+    hn::Store(hn::IfThenElse(inside, hn::Load(d, row + at), minus_infinity), d, row + at);
+  });
   return panels;
 }
 
