@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kTilesPerRoundMax = 16;
 // Threads that share a head begin and end a round one after the other: theirs are longer.
-constexpr int64_t kBlocksPerRoundMax = 8;
+constexpr int64_t kBlocksPerRound = 8;
 constexpr int64_t kSharedBlocksPerRoundMax = 48;
 constexpr int64_t kPackedFloatsMax = int64_t{8} << 20;
 constexpr int64_t kPackedFormsOfKeys = 3;
@@ -68,17 +68,19 @@ class BackwardPass {
     const int64_t threads = workspace_.pool.threads();
     const int64_t heads = args_.k.batch * args_.k.heads;
     tiles_per_round_ = std::min(tiles, kTilesPerRoundMax);
-    blocks_per_round_ =
-        std::min(all_blocks, threads > heads ? kSharedBlocksPerRoundMax : kBlocksPerRoundMax);
-    const int64_t floats_per_head = kPackedFormsOfKeys * tile_floats_ * tiles_per_round_ +
-                                    kPackedFormsOfQueries * block_floats_ * blocks_per_round_;
+    const int64_t floats_of_keys = kPackedFormsOfKeys * tile_floats_ * tiles_per_round_;
+    const int64_t floats_of_block = kPackedFormsOfQueries * block_floats_;
+    const int64_t least_floats = floats_of_keys + floats_of_block * kBlocksPerRound;
     // A head for each thread: what more heads pack would not stay near until it is used.
     heads_per_round_ =
-        std::clamp<int64_t>(kPackedFloatsMax / floats_per_head, 1, std::min(threads, heads));
-    workspace_.packed_keys.Reserve(kPackedFormsOfKeys * tile_floats_ * tiles_per_round_ *
-                                   heads_per_round_);
-    workspace_.packed_queries.Reserve(kPackedFormsOfQueries * block_floats_ * blocks_per_round_ *
-                                      heads_per_round_);
+        std::clamp<int64_t>(kPackedFloatsMax / least_floats, 1, std::min(threads, heads));
+    const int64_t room = (kPackedFloatsMax / heads_per_round_ - floats_of_keys) / floats_of_block;
+    const int64_t blocks = heads_per_round_ == threads
+                               ? kBlocksPerRound
+                               : std::clamp(room, kBlocksPerRound, kSharedBlocksPerRoundMax);
+    blocks_per_round_ = std::min(all_blocks, blocks);
+    workspace_.packed_keys.Reserve(floats_of_keys * heads_per_round_);
+    workspace_.packed_queries.Reserve(floats_of_block * blocks_per_round_ * heads_per_round_);
     workspace_.backward_keys.resize(tiles_per_round_ * heads_per_round_);
     workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
     for (AlignedBuffer& buffer : workspace_.per_thread) {
