@@ -97,7 +97,7 @@ void AddProblemFlags(CLI::App* app, RunFlags* flags) {
   app->add_option("--dtype", flags->dtype, "f32, bf16 or f16 (default f32, or the input's)");
   app->add_option("--softmax-scale", flags->softmax_scale, "Default 1/sqrt(head size)");
   app->add_option("--seed", flags->seed,
-                  "Of generated tensors, N(0,1) (default 0); not where the input has all");
+                  "Of generated tensors, N(0,1) (default 0); refused where --input has all");
   app->add_flag("--backward", flags->backward, "Gradients too");
   app->add_flag("--retain,!--no-retain", flags->retain,
                 "The backward starts from the KV that the forward kept (default on)");

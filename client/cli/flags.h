@@ -39,7 +39,7 @@ struct RunFlags {
   std::optional<int> head_dim;
   std::string dtype;  // "": the input's, else f32
   float softmax_scale = 0;
-  std::optional<uint64_t> seed;
+  std::optional<uint64_t> seed;  // of the tensors that are drawn: SeedOf
   bool backward = false;
   bool overlap = true;
   bool retain = true;  // the backward starts from the KV that the forward kept
@@ -65,6 +65,8 @@ struct RunFlags {
   std::string compute_plugin;    // here and of workers of our own; "": their default
   std::string client_memory;     // "host" or "device"; "": the workers' devices' where that can be
 };
+
+inline uint64_t SeedOf(const RunFlags& flags) { return flags.seed.value_or(0); }
 
 void AddShapeFlags(CLI::App* app, ShapeFlags* flags);
 // What is attended, how, and on which cluster: flags that `run` and `bench ring` share.

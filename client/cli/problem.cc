@@ -160,7 +160,7 @@ absl::Status FillInput(const RunFlags& flags, const std::optional<io::TensorFile
                        const std::string& name, const client::Tensor& tensor,
                        const Problem& problem) {
   if (input) return CopyFrom(*input, name, tensor, problem);
-  FillNormal(tensor.view(), flags.seed.value_or(0), name);
+  FillNormal(tensor.view(), SeedOf(flags), name);
   return absl::OkStatus();
 }
 
@@ -186,12 +186,16 @@ absl::Status CheckProblem(const Problem& problem, bool backward) {
   return CheckMemory(problem, backward);
 }
 
+bool DrawsGradient(const std::optional<io::TensorFile>& input) {
+  return !input || !input->Has("do");
+}
+
 absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
                                        const std::optional<io::TensorFile>& input) {
   ANNULUS_ASSIGN_OR_RETURN(const Problem problem,
                            input ? FromInput(flags, *input) : FromFlags(flags));
-  const bool generates = !input || (flags.backward && !input->Has("do"));
-  if (flags.seed && !generates) {
+  const bool draws = !input || (flags.backward && DrawsGradient(input));
+  if (flags.seed && !draws) {
     return UsageError(absl::StrCat("--seed ", *flags.seed,
                                    " would change nothing: --input has every tensor of this run"));
   }
@@ -228,9 +232,9 @@ absl::StatusOr<ProblemTensors> MakeTensors(client::Client* client, const Problem
   ANNULUS_ASSIGN_OR_RETURN(t.dq, queries(problem.head_dim, problem.dtype));
   ANNULUS_ASSIGN_OR_RETURN(t.dk, keys());
   ANNULUS_ASSIGN_OR_RETURN(t.dv, keys());
-  t.d_o_generated = !input || !input->Has("do");
+  t.d_o_generated = DrawsGradient(input);
   if (t.d_o_generated) {
-    FillNormal(t.d_o.view(), flags.seed.value_or(0), "do");
+    FillNormal(t.d_o.view(), SeedOf(flags), "do");
     return t;
   }
   ANNULUS_RETURN_IF_ERROR(CopyFrom(*input, "do", t.d_o, problem));

@@ -24,9 +24,12 @@ struct Problem {
   client::DataType dtype = client::DataType::kF32;
 };
 
+// Whether do, the gradient that a backward starts from, is drawn: there is none in the input.
+bool DrawsGradient(const std::optional<io::TensorFile>& input);
+
 // From the flags, or from q and k of the input, which then must agree with every flag that was
 // given. Usage errors: head counts, head sizes, a missing or misfit tensor, a wrong type, more
-// memory than this machine has.
+// memory than this machine has, a seed where nothing is drawn.
 absl::StatusOr<Problem> ResolveProblem(const RunFlags& flags,
                                        const std::optional<io::TensorFile>& input);
 

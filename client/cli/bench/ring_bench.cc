@@ -78,8 +78,8 @@ class RingBench {
   absl::Status Measure(client::Client* client, const std::string& coordinator) {
     ANNULUS_ASSIGN_OR_RETURN(RingAttention attention,
                              RingAttention::Create(client, coordinator, flags_, *job_));
-    ANNULUS_ASSIGN_OR_RETURN(kernel_, KernelCase::Create(device_.get(), shape_, flags_.backward,
-                                                         flags_.seed.value_or(0)));
+    ANNULUS_ASSIGN_OR_RETURN(
+        kernel_, KernelCase::Create(device_.get(), shape_, flags_.backward, SeedOf(flags_)));
     memory_ = attention.memory().Used();
     devices_ = attention.memory().worker_devices;
     if (device_->has_ceilings()) {

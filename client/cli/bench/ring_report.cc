@@ -56,7 +56,7 @@ std::string RingJson(const RunFlags& flags, int worker_threads, const Problem& p
                      const RingBenchResult& result) {
   Json json{{"schema", "annulus.bench.ring.v1"},
             {"repeat", flags.repeat},
-            {"seed", flags.seed.value_or(0)},
+            {"seed", SeedOf(flags)},
             {"shape", ShapeJson(flags, problem)},
             {"worker_threads", worker_threads},
             {"emulate_link", flags.emulate_link},

@@ -31,8 +31,7 @@ class Run {
   absl::Status Prepare() {
     ANNULUS_ASSIGN_OR_RETURN(job_, ResolveRingJob(flags_));
     result_.problem = job_.problem;
-    const bool d_o_generated = !job_.input || !job_.input->Has("do");
-    ANNULUS_RETURN_IF_ERROR(CheckOutputs(flags_, result_.problem, d_o_generated));
+    ANNULUS_RETURN_IF_ERROR(CheckOutputs(flags_, result_.problem, DrawsGradient(job_.input)));
     for (const std::string& path : {flags_.report, flags_.trace}) {
       if (!path.empty()) ANNULUS_RETURN_IF_ERROR(UsageError(io::CheckWritable(path)));
     }

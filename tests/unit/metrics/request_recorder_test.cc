@@ -26,7 +26,9 @@ const std::vector<RecordingSink::Key>& Counters() {
       {MetricId::kExposedCommSeconds, {"outer"}}, {MetricId::kPeerWaitSeconds, {"-1"}},
       {MetricId::kPeerWaitSeconds, {"0"}},        {MetricId::kPeerWaitSeconds, {"1"}},
       {MetricId::kPeerWaitSeconds, {"2"}},        {MetricId::kPeerWaitSeconds, {"3"}},
-      {MetricId::kCommBytes, {"host", "sent"}},   {MetricId::kCommBytes, {"host", "received"}}};
+      {MetricId::kCommBytes, {"host", "sent"}},   {MetricId::kCommBytes, {"host", "received"}},
+      {MetricId::kCommBytes, {"nccl", "sent"}},   {MetricId::kCommBytes, {"nccl", "received"}},
+      {MetricId::kCommBytes, {"other", "sent"}},  {MetricId::kCommBytes, {"other", "received"}}};
   return *kKeys;
 }
 
@@ -65,6 +67,8 @@ TEST(RecordRequest, CountsTheSummary) {
     for (const char* name : {"nccl", "host", "other"}) {
       EXPECT_EQ(sink.Value(MetricId::kCommBytes, {name, "sent"}), sent[name]) << name;
     }
+    EXPECT_EQ(sent["nccl"] + sent["host"] + sent["other"],
+              static_cast<double>(sum.bytes_sent_inner + sum.bytes_sent_outer));
   }
 }
 
