@@ -3,8 +3,8 @@
 // The arithmetics that the forward and the backward pass are written over: float32 products, of any
 // dtype, here, and products of bfloat16 (bf16_arithmetic-inl.h). Included once per instruction set.
 //
-// An arithmetic says how operands are packed (words of kPerWord values, in a float's place, along
-// the summed dimension), multiplies groups of kRows rows, and tells what a packed value was.
+// An arithmetic says how operands are packed (words in floats' places, along the summed dimension),
+// multiplies groups of kRows rows, and tells what a packed value was.
 
 #if defined(ANNULUS_KERNELS_CPU_ARITHMETIC_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ANNULUS_KERNELS_CPU_ARITHMETIC_INL_H_
@@ -16,7 +16,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
-#include "kernels/cpu/bf16_arithmetic-inl.h"
+#include "kernels/cpu/bf16_choice-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/pack-inl.h"
 #include "kernels/cpu/row_map.h"
@@ -27,30 +27,36 @@ namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 
 struct F32Arithmetic {
-  static constexpr int64_t kPerWord = 1;
   static constexpr int kRows = kMicroRows;
-  // Sums begin and end at multiples of it: those over a head or over queries, and those over keys.
-  static constexpr int64_t kWordStep = 1;
-  static constexpr int64_t kKeyWordStep = 1;
+  // From row to row of scores, or weights, of a key tile.
+  static constexpr int64_t kRowStride = kKeyTile;
 
   // Words of a packed row.
   static int64_t Words(int64_t head_dim) { return head_dim; }
+  // Where the score of a column lies in a row. Panels keep together.
+  static constexpr int64_t InScores(int64_t column) { return column; }
+  // Floats of one panel of "panels" of so many rows, whole panels of keys.
+  static int64_t PanelFloats(int64_t rows) { return rows * kPanelWidth; }
 
   // q is packed times scale * log2(e): scores are in units of log 2 as they come.
   static float ScoreFactor(float) { return 1.0f; }
   // What a packed q must be multiplied with to be softmax_scale * q.
   static float QueryFactor(float) { return static_cast<float>(kLn2); }
 
-  // Rows as words, `padded` of them, the last ones zero. Whether any value is NaN or infinite.
+  // Rows into a staging out of which they are packed, `padded` of them, the last ones zero. Whether
+  // any value is NaN or infinite.
   static bool LoadQueries(const HeadRows& q, float softmax_scale, int64_t padded, float* staging) {
     return LoadRows(q, static_cast<float>(softmax_scale * kLog2E), padded, staging);
   }
   static bool Load(const HeadRows& rows, int64_t padded, float* staging) {
     return LoadRows(rows, 1.0f, padded, staging);
   }
-  // The left operand of StripTimesColumns out of such rows, whole groups.
-  static void Strips(const float* staging, int64_t rows, int64_t words, float* out) {
-    TransposeGroups<kRows>(staging, rows, words, out);
+  // The operands of StripTimesColumns out of such rows: whole groups, and whole panels.
+  static void Strips(const float* staging, int64_t rows, int64_t head_dim, float* out) {
+    TransposeGroups<kRows>(staging, rows, head_dim, out);
+  }
+  static void KeyColumns(const float* staging, int64_t rows, int64_t head_dim, float* out) {
+    TransposeGroups<kPanelWidth>(staging, rows, head_dim, out);
   }
   // "panels" of tile.h out of such rows: of a key tile, and of a query block.
   static void KeyPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
@@ -60,30 +66,32 @@ struct F32Arithmetic {
     CopyPanels(staging, rows, kQueryBlock, head_dim, out);
   }
 
-  static void StripTimesColumns(const float* strip, const float* columns, int64_t words,
+  static void StripTimesColumns(const float* strip, const float* columns, int64_t head_dim,
                                 int64_t begin, int64_t end, float* scores) {
-    HWY_NAMESPACE::StripTimesColumns(strip, columns, words, begin, end, scores);
+    HWY_NAMESPACE::StripTimesColumns(strip, columns, head_dim, begin, end, scores);
   }
-  // to[kRows][panel] = factor * to + rows . panel over `words`; rows are kKeyTile apart. No
-  // factor: `to` is not read. Of the panel the first `width` columns.
-  static void RowsTimesPanel(const float* rows, const float* panel, int64_t words, int64_t width,
+  // to[kRows][panel] = factor * to + rows . panel, at least over `keys`: weights of keys beside
+  // them are zero. No factor: `to` is not read. Of the panel the first `width` columns.
+  static void RowsTimesPanel(const float* rows, IndexRange keys, const float* panel, int64_t width,
                              const float* factor, float* to, int64_t to_stride) {
+    const float* a = rows + keys.begin;
+    const float* b = panel + keys.begin * kPanelWidth;
     if (width <= kLanes) {
-      RowsTimesVectors<1>(rows, panel, words, factor, to, to_stride);
+      RowsTimesVectors<1>(a, b, keys.size(), factor, to, to_stride);
     } else {
-      RowsTimesVectors<kVectors>(rows, panel, words, factor, to, to_stride);
+      RowsTimesVectors<kVectors>(a, b, keys.size(), factor, to, to_stride);
     }
   }
-  // to[kRows][panel] = columns^T . panel over the rows in `words`, from column `first` on. Of the
+  // to[kRows][panel] = columns^T . panel, at least over `rows`, from column `first` on. Of the
   // panel the first `width` columns.
-  static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange words,
+  static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange rows,
                                 const float* panel, int64_t width, float* to, int64_t to_stride) {
-    const float* a = columns + words.begin * kKeyTile + first;
-    const float* b = panel + words.begin * kPanelWidth;
+    const float* a = columns + rows.begin * kKeyTile + first;
+    const float* b = panel + rows.begin * kPanelWidth;
     if (width <= kLanes) {
-      ColumnsTimesVectors<1>(a, b, words.size(), to, to_stride);
+      ColumnsTimesVectors<1>(a, b, rows.size(), to, to_stride);
     } else {
-      ColumnsTimesVectors<kVectors>(a, b, words.size(), to, to_stride);
+      ColumnsTimesVectors<kVectors>(a, b, rows.size(), to, to_stride);
     }
   }
 
@@ -92,13 +100,14 @@ struct F32Arithmetic {
     hn::Store(low, FloatTag(), to);
     hn::Store(high, FloatTag(), to + kLanes);
   }
-  // Makes the first `count` values of a row, whole panels, what RowsTimesPanel takes.
-  static void PackRow(float*, int64_t) {}
-  // Makes the kRows rows from row `first` of `matrix` on what ColumnsTimesPanel takes, in
-  // `columns`.
+  // The same of any values. Infinite ones may become NaN.
+  static void StoreAnyWeights(FloatVec low, FloatVec high, float* to) {
+    StoreWeights(low, high, to);
+  }
+  // Whether ColumnsTimesPanel takes what PackColumns makes, in `columns`, of kRows rows that are
+  // rows `first` and after of all; if not, the rows of all.
+  static constexpr bool kMultipliesColumns = false;
   static void PackColumns(const float*, int64_t, int64_t, float*) {}
-  // Where PackColumns has put them: `matrix` itself, or `columns`.
-  static const float* Columns(const float* matrix, const float*) { return matrix; }
 
   static float InKeyPanels(const float* panels, int64_t key, int64_t c) {
     return InPanels(panels, kKeyTile, key, c);
@@ -138,25 +147,10 @@ struct F32Arithmetic {
   }
 };
 
-// The words, from and to, that hold the values [begin, end), in whole steps of kStep words.
-template <int64_t kStep, int64_t kPerWord>
-HWY_INLINE IndexRange WholeSteps(IndexRange values) {
-  constexpr int64_t kValues = kStep * kPerWord;
-  return {values.begin / kValues * kStep, CeilDiv(values.end, kValues) * kStep};
-}
-template <class Arithmetic>
-HWY_INLINE IndexRange WordsOfQueries(IndexRange queries) {
-  return WholeSteps<Arithmetic::kWordStep, Arithmetic::kPerWord>(queries);
-}
-template <class Arithmetic>
-HWY_INLINE IndexRange WordsOfKeys(IndexRange keys) {
-  return WholeSteps<Arithmetic::kKeyWordStep, Arithmetic::kPerWord>(keys);
-}
-
-// Runs the body with the arithmetic for operands that are all bfloat16, or not.
+// Runs the body with the fastest arithmetic for operands that are all bfloat16, or not.
 template <typename Body>
 HWY_INLINE void WithArithmetic(bool all_bf16, const Body& body) {
-  if (all_bf16 && WithBf16Arithmetic(body)) return;
+  if (WithBf16Arithmetic(all_bf16, body)) return;
   body(F32Arithmetic());
 }
 

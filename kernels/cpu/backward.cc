@@ -13,10 +13,10 @@ constexpr int64_t kTilesPerRoundMax = 16;
 // Threads that share a head begin and end a round one after the other: theirs are longer.
 constexpr int64_t kBlocksPerRound = 8;
 constexpr int64_t kSharedBlocksPerRoundMax = 48;
-constexpr int64_t kPackedFloatsMax = int64_t{8} << 20;
+constexpr int64_t kPackedFloatsMax = int64_t{12} << 20;
 constexpr int64_t kPackedFormsOfKeys = 3;
 constexpr int64_t kPackedFormsOfQueries = 4;
-constexpr int64_t kMatrixFloats = kQueryBlock * kKeyTile;
+constexpr int64_t kMatrixFloats = kQueryBlock * kScoreRowMax;
 
 // A round packs some key tiles and some query blocks of a few (batch, KV head) pairs, and works
 // off all pairs of them (pair_order.h). A query block of a round is one of any head of the KV

@@ -72,58 +72,81 @@ void FindSeeing(Pair& pair) {
   }
 }
 
-// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta) in the columns
-// [0, count), zero outside `visible`. On entry `weights` holds scores and `d_scores` d_weights,
-// where columns are visible.
-HWY_INLINE void DifferentiateRow(float* HWY_RESTRICT weights, float* HWY_RESTRICT d_scores,
-                                 int64_t count, IndexRange visible, float score_factor, float lse,
-                                 float delta) {
+struct DifferentiatedRow {
+  float score_factor;
+  float lse;
+  float delta;
+  IndexRange visible;
+};
+
+// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta), as the products
+// take them, in the columns [0, count), zero outside `visible`. On entry `weights` holds scores and
+// `d_scores` d_weights, where columns are visible.
+template <class Arithmetic>
+HWY_INLINE void DifferentiateRow(const DifferentiatedRow& row, int64_t count,
+                                 float* HWY_RESTRICT weights, float* HWY_RESTRICT d_scores) {
   const FloatTag d;
-  const FloatVec factor = hn::Set(d, score_factor);
-  const FloatVec shift = hn::Set(d, static_cast<float>(lse * kLog2E));
-  const FloatVec row_delta = hn::Set(d, delta);
-  const IndexRange panels = PanelsOf(visible);
-  for (int64_t j = panels.begin; j < panels.end; j += kLanes) {
-    const FloatVec weight = Exp2(d, hn::MulSub(hn::Load(d, weights + j), factor, shift));
-    hn::Store(weight, d, weights + j);
-    hn::Store(hn::Mul(weight, hn::Sub(hn::Load(d, d_scores + j), row_delta)), d, d_scores + j);
+  const FloatVec factor = hn::Set(d, row.score_factor);
+  const FloatVec shift = hn::Set(d, static_cast<float>(row.lse * kLog2E));
+  const FloatVec delta = hn::Set(d, row.delta);
+  const IndexRange panels = PanelsOf(row.visible);
+  for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
+    float* weights_at = weights + Arithmetic::InScores(j);
+    float* d_scores_at = d_scores + Arithmetic::InScores(j);
+    FloatVec weight[kVectors];
+    FloatVec d_score[kVectors];
+    for (int n = 0; n < kVectors; ++n) {
+      weight[n] = Exp2(d, hn::MulSub(hn::Load(d, weights_at + n * kLanes), factor, shift));
+      d_score[n] = hn::Mul(weight[n], hn::Sub(hn::Load(d, d_scores_at + n * kLanes), delta));
+    }
+    if (j < row.visible.begin || j + kPanelWidth > row.visible.end) {
+      for (int n = 0; n < kVectors; ++n) {
+        const auto inside = LanesInside(row.visible, j + n * kLanes);
+        weight[n] = hn::IfThenElseZero(inside, weight[n]);
+        d_score[n] = hn::IfThenElseZero(inside, d_score[n]);
+      }
+    }
+    Arithmetic::StoreAnyWeights(weight[0], weight[1], weights_at);
+    Arithmetic::StoreAnyWeights(d_score[0], d_score[1], d_scores_at);
   }
-  for (float* row : {weights, d_scores}) {
-    ClearAround(panels, 0, count, row);
-    ForEdges(visible, [&](int64_t at, auto inside) {
-      hn::Store(hn::IfThenElseZero(inside, hn::Load(d, row + at)), d, row + at);
-    });
-  }
+  ClearAround<Arithmetic>(panels, 0, count, weights);
+  ClearAround<Arithmetic>(panels, 0, count, d_scores);
 }
 
-// Fills weights and d_scores for the group of rows from `first` on, as the products take them.
+// Rows of weights and score gradients of one group.
+struct GroupRows {
+  float* weights;
+  float* d_scores;
+};
+
+// Fills those of the group from row `first` on, as the products take them.
 template <class Arithmetic>
-void DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
-                        int64_t first) {
+GroupRows DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
+                             int64_t first) {
+  constexpr int64_t kStride = Arithmetic::kRowStride;
+  const BackwardScratch& scratch = pair.scratch;
+  const int64_t in_matrix = Arithmetic::kMultipliesColumns ? 0 : first * kStride;
+  const GroupRows group = {scratch.weights + in_matrix, scratch.d_scores + in_matrix};
   const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
   const int64_t begin = PanelFloor(keys.begin);
   const int64_t end = PanelCeil(keys.end);
   const float factor = Arithmetic::ScoreFactor(softmax_scale);
-  const int64_t words = Arithmetic::Words(pair.head_dim);
-  float* weights = pair.scratch.weights + first * kKeyTile;
-  float* d_scores = pair.scratch.d_scores + first * kKeyTile;
-  arithmetic.StripTimesColumns(pair.queries.q_strips + first * words, pair.keys.k_columns, words,
-                               begin, end, weights);
-  arithmetic.StripTimesColumns(pair.queries.do_strips + first * words, pair.keys.v_columns, words,
-                               begin, end, d_scores);
+  const int64_t strip = first * Arithmetic::Words(pair.head_dim);
+  arithmetic.StripTimesColumns(pair.queries.q_strips + strip, pair.keys.k_columns, pair.head_dim,
+                               begin, end, group.weights);
+  arithmetic.StripTimesColumns(pair.queries.do_strips + strip, pair.keys.v_columns, pair.head_dim,
+                               begin, end, group.d_scores);
   for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
     const int64_t i = first + m;
     const bool real = i < pair.queries.count;
     const float lse = real ? pair.queries.lse.At(i) : 0.0f;
     const float delta = real ? pair.queries.delta.At(i) : 0.0f;
-    DifferentiateRow(weights + m * kKeyTile, d_scores + m * kKeyTile, pair.key_count,
-                     pair.visible[i], factor, lse, delta);
+    DifferentiateRow<Arithmetic>({factor, lse, delta, pair.visible[i]}, pair.key_count,
+                                 group.weights + m * kStride, group.d_scores + m * kStride);
   }
-  arithmetic.PackColumns(pair.scratch.weights, first, pair.key_count, pair.scratch.w_columns);
-  arithmetic.PackColumns(pair.scratch.d_scores, first, pair.key_count, pair.scratch.d_columns);
-  for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
-    Arithmetic::PackRow(d_scores + m * kKeyTile, pair.key_count);
-  }
+  arithmetic.PackColumns(group.weights, first, pair.key_count, scratch.w_columns);
+  arithmetic.PackColumns(group.d_scores, first, pair.key_count, scratch.d_columns);
+  return group;
 }
 
 // to[row] += factor * from[row] for every row; rows of `from` are padded.
@@ -136,22 +159,17 @@ void AddRows(const float* from, float factor, const HeadRows& to) {
   }
 }
 
-// dq += scale * d_scores . K
+// accumulator = d_scores . K for the group of rows from `first` on.
 template <class Arithmetic>
-void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale) {
+void MultiplyKeys(const Arithmetic& arithmetic, const Pair& pair, int64_t first,
+                  const float* d_scores) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
-  for (int64_t first = 0; first < pair.row_count; first += Arithmetic::kRows) {
-    const IndexRange keys =
-        WordsOfKeys<Arithmetic>(RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys);
-    for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
-      const float* panel = pair.keys.k_panels + c * kKeyTile / Arithmetic::kPerWord;
-      arithmetic.RowsTimesPanel(
-          pair.scratch.d_scores + first * kKeyTile + keys.begin * Arithmetic::kPerWord,
-          panel + keys.begin * kPanelWidth, keys.size(), pair.head_dim - c, nullptr,
-          pair.scratch.accumulator + first * stride + c, stride);
-    }
+  const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
+  for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
+    const float* panel = pair.keys.k_panels + c / kPanelWidth * Arithmetic::PanelFloats(kKeyTile);
+    arithmetic.RowsTimesPanel(d_scores, keys, panel, pair.head_dim - c, nullptr,
+                              pair.scratch.accumulator + first * stride + c, stride);
   }
-  AddRows(pair.scratch.accumulator, softmax_scale, pair.queries.dq);
 }
 
 // to += factor * columns^T . panels, `columns` being those of the weights or of d_scores.
@@ -160,9 +178,9 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
                     const float* panels, float factor, const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   for (int64_t first = 0; first < pair.keys.count; first += Arithmetic::kRows) {
-    const IndexRange rows = WordsOfQueries<Arithmetic>(pair.seeing[first / Arithmetic::kRows]);
+    const IndexRange rows = pair.seeing[first / Arithmetic::kRows];
     for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
-      const float* panel = panels + c * kQueryBlock / Arithmetic::kPerWord;
+      const float* panel = panels + c / kPanelWidth * Arithmetic::PanelFloats(kQueryBlock);
       arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
                                    pair.scratch.accumulator + first * stride + c, stride);
     }
@@ -198,17 +216,20 @@ void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float soft
   pair.row_count = RoundUp(pair.queries.count, kRows);
   pair.key_count = RoundUp(RoundUp(pair.keys.count, kRows), kPanelWidth);
   FindSeeing<kRows>(pair);
+  const bool by_pairs = pair.masked && !(pair.queries.finite && pair.keys.finite);
   for (int64_t first = 0; first < pair.row_count; first += kRows) {
-    DifferentiateGroup(arithmetic, pair, softmax_scale, first);
+    const GroupRows group = DifferentiateGroup(arithmetic, pair, softmax_scale, first);
+    if (!by_pairs) MultiplyKeys(arithmetic, pair, first, group.d_scores);
   }
   const BackwardScratch& scratch = pair.scratch;
-  const float* weights = Arithmetic::Columns(scratch.weights, scratch.w_columns);
-  const float* d_scores = Arithmetic::Columns(scratch.d_scores, scratch.d_columns);
-  if (pair.masked && !(pair.queries.finite && pair.keys.finite)) {
+  constexpr bool kColumns = Arithmetic::kMultipliesColumns;
+  const float* weights = kColumns ? scratch.w_columns : scratch.weights;
+  const float* d_scores = kColumns ? scratch.d_columns : scratch.d_scores;
+  if (by_pairs) {
     AddGradientsOfVisiblePairs<Arithmetic>(pair, weights, d_scores, softmax_scale);
     return;
   }
-  AddQueryGradient(arithmetic, pair, softmax_scale);
+  AddRows(scratch.accumulator, softmax_scale, pair.queries.dq);
   AddKeyGradient(arithmetic, pair, d_scores, pair.queries.q_panels,
                  Arithmetic::QueryFactor(softmax_scale), pair.keys.dk);
   AddKeyGradient(arithmetic, pair, weights, pair.queries.do_panels, 1.0f, pair.keys.dv);
@@ -228,12 +249,11 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
                           BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
   WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
-    const int64_t words = Arithmetic::Words(k.head_dim);
     keys->finite = !Arithmetic::Load(k, rows, staging);
-    TransposeGroups<kPanelWidth>(staging, rows, words, keys->k_columns);
+    Arithmetic::KeyColumns(staging, rows, k.head_dim, keys->k_columns);
     Arithmetic::KeyPanels(staging, rows, k.head_dim, keys->k_panels);
     Arithmetic::Load(v, rows, staging);
-    TransposeGroups<kPanelWidth>(staging, rows, words, keys->v_columns);
+    Arithmetic::KeyColumns(staging, rows, k.head_dim, keys->v_columns);
   });
 }
 
@@ -241,12 +261,11 @@ void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softm
                              bool all_bf16, float* staging, BackwardQueries* queries) {
   WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
     const int64_t rows = RoundUp(q.count, Arithmetic::kRows);
-    const int64_t words = Arithmetic::Words(q.head_dim);
     const bool q_poisoned = Arithmetic::LoadQueries(q, softmax_scale, rows, staging);
-    Arithmetic::Strips(staging, rows, words, queries->q_strips);
+    Arithmetic::Strips(staging, rows, q.head_dim, queries->q_strips);
     Arithmetic::QueryPanels(staging, rows, q.head_dim, queries->q_panels);
     const bool do_poisoned = Arithmetic::Load(d_o, rows, staging);
-    Arithmetic::Strips(staging, rows, words, queries->do_strips);
+    Arithmetic::Strips(staging, rows, q.head_dim, queries->do_strips);
     Arithmetic::QueryPanels(staging, rows, q.head_dim, queries->do_panels);
     queries->finite = !q_poisoned && !do_poisoned;
   });

@@ -39,19 +39,19 @@ struct BackwardQueries {
 };
 
 // `all_bf16`, the same in all calls: q, k, v and do all are bfloat16, which may have an arithmetic
-// of its own (bf16_products.h). `staging`: kKeyTile * head_dim floats. Sets the packed contents and
-// `finite`.
+// of its own (bf16_products.h). `staging`: kKeyTile * PaddedHeadDim(head_dim) floats. Sets the
+// packed contents and `finite`.
 void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                       BackwardKeys* keys);
-// `staging`: kQueryBlock * head_dim floats.
+// `staging`: kQueryBlock * PaddedHeadDim(head_dim) floats.
 void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale, bool all_bf16,
                          float* staging, BackwardQueries* queries);
 
 // Scratch of one thread; 64-byte aligned floats.
 struct BackwardScratch {
-  float* weights;      // kQueryBlock * kKeyTile
-  float* d_scores;     // kQueryBlock * kKeyTile
-  float* w_columns;    // kQueryBlock * kKeyTile: weights as words along the rows, and second words
+  float* weights;      // kQueryBlock * kScoreRowMax, of which those of one group in use where its
+  float* d_scores;     // kQueryBlock * kScoreRowMax, arithmetic multiplies columns
+  float* w_columns;    // kQueryBlock * kScoreRowMax: weights as words along the rows, in pieces
   float* d_columns;    // the same of d_scores
   float* accumulator;  // the larger of both blocks * PaddedHeadDim(head_dim)
 };

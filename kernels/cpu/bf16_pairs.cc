@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AVX512_BF16, by intrinsics, with a dispatch of its own.
+#include "kernels/cpu/bf16_halves.h"
 #include "kernels/cpu/bf16_products.h"
-#include "kernels/cpu/bf16_rest.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__)
@@ -80,11 +80,11 @@ ANNULUS_BF16_TARGET void RowsTimesPanel(const float* a, const float* panel, int6
       sums.c[m][1] = _mm512_mul_ps(f, _mm512_load_ps(to + m * to_stride + kLanes));
     }
   }
-  for (int64_t k = 0; k < words; k += kNativeHalfPanel) {
-    Accumulate<kKeyTile, 1>(a, panel, kNativeHalfPanel, sums);
-    Accumulate<kKeyTile, 1>(a + kNativeHalfPanel, panel, kNativeHalfPanel, sums);
+  for (int64_t k = 0; k < words; k += kNativePieceWords) {
+    Accumulate<kKeyTile, 1>(a, panel, kNativePieceWords, sums);
+    Accumulate<kKeyTile, 1>(a + kNativePieceWords, panel, kNativePieceWords, sums);
     a += kPanel;
-    panel += kNativeHalfPanel * kPanel;
+    panel += kNativePieceWords * kPanel;
   }
   Store(sums, to, to_stride);
 }
@@ -98,29 +98,18 @@ ANNULUS_BF16_TARGET void ColumnsTimesPanel(const float* a, const float* panel, i
   Store(sums, to, to_stride);
 }
 
-ANNULUS_BF16_INLINE __m512i PairOf(__m256i low, __m256i high) {
-  return _mm512_or_si512(_mm512_cvtepu16_epi32(low),
-                         _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
-}
-
-ANNULUS_BF16_TARGET void PairRows(const float* low, const float* high, int64_t count,
-                                  float* words) {
-  for (int64_t j = 0; j < count; j += kLanes) {
-    const __m512 l = _mm512_load_ps(low + j);
-    const __m512 h = _mm512_load_ps(high + j);
-    const auto first_l = (__m256i)_mm512_cvtneps_pbh(l);
-    const auto first_h = (__m256i)_mm512_cvtneps_pbh(h);
-    _mm512_store_si512(words + j, PairOf(first_l, first_h));
-    _mm512_store_si512(words + kSecondOfColumns + j,
-                       PairOf((__m256i)_mm512_cvtneps_pbh(RestOfBf16(l, first_l)),
-                              (__m256i)_mm512_cvtneps_pbh(RestOfBf16(h, first_h))));
-  }
-}
-
-ANNULUS_BF16_TARGET void PackColumns(const float* matrix, int64_t count, float* columns) {
+ANNULUS_BF16_TARGET void PackColumns(const float* rows, int64_t count, float* columns) {
   for (int row = 0; row < kRows; row += 2) {
-    PairRows(matrix + row * kKeyTile, matrix + (row + 1) * kKeyTile, count,
-             columns + row / 2 * kKeyTile);
+    const float* first = rows + row * kKeyTile;
+    float* to = columns + row / 2 * kKeyTile;
+    for (int64_t j = 0; j < count; j += kPanel) {
+      for (int piece = 0; piece < 2; ++piece) {
+        const float* at = first + j + piece * kLanes;
+        const HalvesOfWords halves = PairHalves(at, at + kKeyTile);
+        _mm512_store_si512(to + piece * kSecondOfColumns + j, halves.low);
+        _mm512_store_si512(to + piece * kSecondOfColumns + j + kLanes, halves.high);
+      }
+    }
   }
 }
 

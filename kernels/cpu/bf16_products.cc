@@ -8,33 +8,38 @@
 namespace annulus::kernels::cpu {
 namespace {
 
-std::atomic<Bf16Mode> current_mode{Bf16Mode::kBest};
+std::atomic<ProductMode> current_mode{ProductMode::kBest};
 
 }  // namespace
 
-Bf16Mode CurrentBf16Mode() { return current_mode.load(std::memory_order_relaxed); }
-void SetBf16Mode(Bf16Mode mode) { current_mode.store(mode, std::memory_order_relaxed); }
+ProductMode CurrentProductMode() { return current_mode.load(std::memory_order_relaxed); }
+void SetProductMode(ProductMode mode) { current_mode.store(mode, std::memory_order_relaxed); }
 
-ChosenBf16 ChooseNativeBf16() {
-  switch (CurrentBf16Mode()) {
-    case Bf16Mode::kBest: {
-      const Bf16Products* tiles = NativeBf16Tiles();
-      if (tiles != nullptr) return {nullptr, tiles};
-      return {MultipliesPairsFast() ? NativeBf16Pairs() : nullptr, nullptr};
-    }
-    case Bf16Mode::kPairs:
-      return {NativeBf16Pairs(), nullptr};
-    case Bf16Mode::kTiles:
-      return {nullptr, NativeBf16Tiles()};
+NativeProducts ChooseNativeProducts() {
+  const bool tiles = NativeBf16Tiles() != nullptr;
+  const bool pairs = NativeBf16Pairs() != nullptr;
+  switch (CurrentProductMode()) {
+    case ProductMode::kBest:
+      if (tiles) return NativeProducts::kTiles;
+      return pairs && MultipliesPairsFast() ? NativeProducts::kPairs : NativeProducts::kNone;
+    case ProductMode::kPairs:
+      return pairs ? NativeProducts::kPairs : NativeProducts::kNone;
+    case ProductMode::kTiles:
+      return tiles ? NativeProducts::kTiles : NativeProducts::kNone;
     default:
-      return {};
+      return NativeProducts::kNone;
   }
 }
 
-const char* NativeBf16Name() {
-  const ChosenBf16 chosen = ChooseNativeBf16();
-  if (chosen.tiles != nullptr) return " with AMX";
-  return chosen.pairs != nullptr ? " with AVX512_BF16" : "";
+const char* NativeProductsName() {
+  switch (ChooseNativeProducts()) {
+    case NativeProducts::kTiles:
+      return " with AMX";
+    case NativeProducts::kPairs:
+      return " with AVX512_BF16";
+    default:
+      return "";
+  }
 }
 
 }  // namespace annulus::kernels::cpu

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AMX, by intrinsics, with a dispatch of its own.
+#include "kernels/cpu/bf16_halves.h"
 #include "kernels/cpu/bf16_products.h"
-#include "kernels/cpu/bf16_rest.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -21,10 +21,9 @@ namespace {
 
 constexpr int64_t kPanel = kNativeBf16Panel;
 constexpr int64_t kLanes = 16;
-constexpr int64_t kColumnsStride = kQueryBlock / 2;
+constexpr int64_t kPieceFloats = kNativePieceWords * kPanel;
 constexpr int64_t kPanelBytes = kPanel * static_cast<int64_t>(sizeof(float));
-static_assert(kTileRows == 2 * kLanes && kPanel == 2 * kLanes && kTileWords == kLanes);
-static_assert(kTileWords == kNativeHalfPanel);
+static_assert(kTileRows == 2 * kLanes && kPanel == 2 * kLanes && kNativePieceWords == kLanes);
 static_assert(kQueryBlock % kTileRows == 0 && kKeyTile % kTileRows == 0);
 
 // All eight tile registers 16 rows of 64 bytes: 0 to 3 are the sums, 2 by 2, 4 and 5 the left
@@ -48,29 +47,62 @@ ANNULUS_TILES_INLINE void SetZero() {
   _tile_zero(3);
 }
 
-// The sums += rows of `a`, `stride` bytes apart, by the columns that are in registers.
-ANNULUS_TILES_INLINE void MultiplyRows(const float* a, int64_t stride) {
+ANNULUS_TILES_INLINE void LoadRows(const float* a, int64_t stride) {
   _tile_loadd(4, a, stride);
   _tile_loadd(5, reinterpret_cast<const char*>(a) + kLanes * stride, stride);
+}
+
+ANNULUS_TILES_INLINE void LoadColumns(const float* b) {
+  _tile_loadd(6, b, kPanelBytes);
+  _tile_loadd(7, b + kLanes, kPanelBytes);
+}
+
+// The sums += the rows by the columns that are in registers.
+ANNULUS_TILES_INLINE void MultiplyAdd() {
   _tile_dpbf16ps(0, 4, 6);
   _tile_dpbf16ps(1, 4, 7);
   _tile_dpbf16ps(2, 5, 6);
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// The sums = a . b: kTileRows rows of `a`, `a_stride` floats apart, by one panel. kTileWords words
-// lie kStep floats after the ones before, their second words kSecond after them; 0 for none.
-template <int64_t kStep, int64_t kSecond>
+// The sums += rows of `a`, `stride` bytes apart, by one panel: kNativePieceWords words and all
+// pieces of them. In an order that loads a piece as seldom as four registers allow.
+template <int kLeft, int kRight>
+ANNULUS_TILES_INLINE void MultiplyPieces(const float* a, int64_t stride, const float* b) {
+  LoadColumns(b);
+  if constexpr (kRight == 1) {
+#pragma GCC unroll 2
+    for (int piece = kLeft - 1; piece >= 0; --piece) {
+      LoadRows(a + piece * kLanes, stride);
+      MultiplyAdd();
+    }
+  } else {
+    static_assert(kLeft == 3 && kRight == 3);
+    LoadRows(a + 2 * kLanes, stride);
+    MultiplyAdd();  // 2, 0
+    LoadRows(a + kLanes, stride);
+    MultiplyAdd();  // 1, 0
+    LoadColumns(b + kPieceFloats);
+    MultiplyAdd();  // 1, 1
+    LoadRows(a, stride);
+    MultiplyAdd();  // 0, 1
+    LoadColumns(b + 2 * kPieceFloats);
+    MultiplyAdd();  // 0, 2
+    LoadColumns(b);
+    MultiplyAdd();  // 0, 0
+  }
+}
+
+// The sums = a . b: kTileRows rows of `a`, `a_stride` floats apart, by one panel of `words` words.
+template <int kLeft, int kRight>
 ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float* b,
                                    int64_t words) {
   const int64_t stride = a_stride * static_cast<int64_t>(sizeof(float));
   SetZero();
-  for (int64_t k = 0; k < words; k += kTileWords) {
-    _tile_loadd(6, b + k * kPanel, kPanelBytes);
-    _tile_loadd(7, b + k * kPanel + kLanes, kPanelBytes);
-    MultiplyRows(a, stride);
-    if constexpr (kSecond != 0) MultiplyRows(a + kSecond, stride);
-    a += kStep;
+  const float* end = b + words * kPanel;
+  for (; b < end; b += kRight * kPieceFloats) {
+    MultiplyPieces<kLeft, kRight>(a, stride, b);
+    a += kLeft * kLanes;
   }
 }
 
@@ -80,39 +112,6 @@ ANNULUS_TILES_INLINE void Store(float* to, int64_t to_stride) {
   _tile_stored(1, to + kLanes, bytes);
   _tile_stored(2, to + kLanes * to_stride, bytes);
   _tile_stored(3, to + kLanes * to_stride + kLanes, bytes);
-}
-
-ANNULUS_TILES_TARGET void StripTimesColumns(const float* strip, const float* columns, int64_t words,
-                                            int64_t begin, int64_t end, float* scores) {
-  for (int64_t j = begin; j < end; j += kPanel) {
-    Multiply<kTileWords, 0>(strip, words, columns + j * words, words);
-    Store(scores + j, kKeyTile);
-  }
-}
-
-ANNULUS_TILES_TARGET void RowsTimesPanel(const float* a, const float* panel, int64_t words,
-                                         const float* factor, float* to, int64_t to_stride) {
-  Multiply<kPanel, kTileWords>(a, kKeyTile, panel, words);
-  if (factor == nullptr) {
-    Store(to, to_stride);
-    return;
-  }
-  alignas(64) float sums[kTileRows * kPanel];
-  Store(sums, kPanel);
-  for (int64_t m = 0; m < kTileRows; ++m) {
-    const __m512 f = _mm512_set1_ps(factor[m]);
-    for (int64_t n = 0; n < kPanel; n += kLanes) {
-      float* at = to + m * to_stride + n;
-      _mm512_store_ps(
-          at, _mm512_fmadd_ps(f, _mm512_load_ps(at), _mm512_load_ps(sums + m * kPanel + n)));
-    }
-  }
-}
-
-ANNULUS_TILES_TARGET void ColumnsTimesPanel(const float* a, const float* panel, int64_t words,
-                                            float* to, int64_t to_stride) {
-  Multiply<kTileWords, kSecondOfColumns>(a, kColumnsStride, panel, words);
-  Store(to, to_stride);
 }
 
 // rows[m][n] <-> rows[n][m], 16 by 16.
@@ -147,34 +146,79 @@ ANNULUS_TILES_INLINE void Transpose(__m512i (&rows)[kLanes]) {
   }
 }
 
-ANNULUS_TILES_INLINE void StoreTransposed(__m512i (&words)[kLanes], float* columns) {
+ANNULUS_TILES_INLINE void StoreTransposed(__m512i (&words)[kLanes], int64_t stride,
+                                          float* columns) {
   Transpose(words);
 #pragma GCC unroll 16
-  for (int64_t i = 0; i < kLanes; ++i) _mm512_store_si512(columns + i * kColumnsStride, words[i]);
+  for (int64_t i = 0; i < kLanes; ++i) _mm512_store_si512(columns + i * stride, words[i]);
 }
 
-ANNULUS_TILES_TARGET void PackColumns(const float* matrix, int64_t count, float* columns) {
-  alignas(64) static constexpr uint16_t kInterleave[32] = {
-      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const __m512i interleave = _mm512_load_si512(kInterleave);
-  for (int64_t j = 0; j < count; j += kLanes) {
-    __m512i first[kLanes];
-    __m512i second[kLanes];
-    for (int64_t k = 0; k < kLanes; ++k) {
-      const __m512 low = _mm512_load_ps(matrix + 2 * k * kKeyTile + j);
-      const __m512 high = _mm512_load_ps(matrix + (2 * k + 1) * kKeyTile + j);
-      const auto rounded = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-      const __m512 low_rest = RestOfBf16(low, _mm512_castsi512_si256(rounded));
-      const __m512 high_rest = RestOfBf16(high, _mm512_extracti64x4_epi64(rounded, 1));
-      first[k] = _mm512_permutexvar_epi16(interleave, rounded);
-      second[k] =
-          _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high_rest, low_rest));
+// The products of operands in kPieces pieces.
+template <int kPieces>
+struct Tiles {
+  static constexpr int kWeights = PiecesOfWeights(kPieces);
+  static constexpr int64_t kRowStride = WordsInPieces(kKeyTile, kWeights);
+  static constexpr int64_t kColumnStride = WordsInPieces(kQueryBlock, kWeights);
+
+  ANNULUS_TILES_TARGET static void StripTimesColumns(const float* strip, const float* columns,
+                                                     int64_t words, int64_t begin, int64_t end,
+                                                     float* scores) {
+    for (int64_t j = begin; j < end; j += kPanel) {
+      Multiply<kPieces, kPieces>(strip, words, columns + j * words, words);
+      Store(scores + WordsInPieces(j, kWeights), kRowStride);
     }
-    StoreTransposed(first, columns + j * kColumnsStride);
-    StoreTransposed(second, columns + kSecondOfColumns + j * kColumnsStride);
   }
-}
+
+  ANNULUS_TILES_TARGET static void RowsTimesPanel(const float* a, const float* panel, int64_t words,
+                                                  const float* factor, float* to,
+                                                  int64_t to_stride) {
+    Multiply<kWeights, kPieces>(a, kRowStride, panel, words);
+    if (factor == nullptr) {
+      Store(to, to_stride);
+      return;
+    }
+    alignas(64) float sums[kTileRows * kPanel];
+    Store(sums, kPanel);
+    for (int64_t m = 0; m < kTileRows; ++m) {
+      const __m512 f = _mm512_set1_ps(factor[m]);
+      for (int64_t n = 0; n < kPanel; n += kLanes) {
+        float* at = to + m * to_stride + n;
+        _mm512_store_ps(
+            at, _mm512_fmadd_ps(f, _mm512_load_ps(at), _mm512_load_ps(sums + m * kPanel + n)));
+      }
+    }
+  }
+
+  ANNULUS_TILES_TARGET static void ColumnsTimesPanel(const float* a, const float* panel,
+                                                     int64_t words, float* to, int64_t to_stride) {
+    Multiply<kWeights, kPieces>(a, kColumnStride, panel, words);
+    Store(to, to_stride);
+  }
+
+  // Word i of a column holds rows i and i + kLanes.
+  ANNULUS_TILES_TARGET static void PackColumns(const float* rows, int64_t count, float* columns) {
+    for (int64_t j = 0; j < count; j += kPanel) {
+      for (int piece = 0; piece < kWeights; ++piece) {
+        const float* from = rows + WordsInPieces(j, kWeights) + piece * kLanes;
+        float* to = columns + j * kColumnStride + piece * kLanes;
+        __m512i low[kLanes];
+        __m512i high[kLanes];
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const HalvesOfWords halves =
+              PairHalves(from + i * kRowStride, from + (i + kLanes) * kRowStride);
+          low[i] = halves.low;
+          high[i] = halves.high;
+        }
+        StoreTransposed(low, kColumnStride, to);
+        StoreTransposed(high, kColumnStride, to + kLanes * kColumnStride);
+      }
+    }
+  }
+
+  static constexpr Bf16Products kProducts = {
+      Begin, End, StripTimesColumns, RowsTimesPanel, ColumnsTimesPanel, PackColumns};
+};
 
 bool ProcessorHasTiles() {
   constexpr unsigned kBf16 = 1u << 22;
@@ -193,20 +237,23 @@ bool SystemGrantsTiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-}  // namespace
-
-const Bf16Products* NativeBf16Tiles() {
+bool CanUseTiles() {
   static const bool usable =
       NativeBf16Pairs() != nullptr && ProcessorHasTiles() && SystemGrantsTiles();
-  if (!usable) return nullptr;
-  static const Bf16Products tiles = {
-      Begin, End, StripTimesColumns, RowsTimesPanel, ColumnsTimesPanel, PackColumns};
-  return &tiles;
+  return usable;
+}
+
+}  // namespace
+
+const Bf16Products* NativeBf16Tiles() { return CanUseTiles() ? &Tiles<1>::kProducts : nullptr; }
+const Bf16Products* NativeFloat32Tiles() {
+  return CanUseTiles() ? &Tiles<kPiecesOfFloat32>::kProducts : nullptr;
 }
 
 #else
 
 const Bf16Products* NativeBf16Tiles() { return nullptr; }
+const Bf16Products* NativeFloat32Tiles() { return nullptr; }
 
 #endif
 

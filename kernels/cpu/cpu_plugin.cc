@@ -106,8 +106,8 @@ annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) 
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     const int threads = device->workspace.pool.threads();
-    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), cpu::SimdBf16Name(), ", ",
-                                          threads, threads == 1 ? " thread" : " threads");
+    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), cpu::SimdProductsName(),
+                                          ", ", threads, threads == 1 ? " thread" : " threads");
     annulusDeviceInfo found = {};
     text.copy(found.description, sizeof(found.description) - 1);
     found.compute_units = threads;

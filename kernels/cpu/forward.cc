@@ -10,7 +10,7 @@ namespace annulus::kernels::cpu {
 namespace {
 
 // Packed keys of one round stay within the caches that the cores share.
-constexpr int64_t kPackedFloatsMax = int64_t{4} << 20;
+constexpr int64_t kPackedFloatsMax = int64_t{6} << 20;
 constexpr int64_t kTilesPerRoundMax = 32;
 constexpr int64_t kHalfBlock = kQueryBlock / 2;
 constexpr int64_t kLastBlocksPerThread = 2;
@@ -62,7 +62,7 @@ class ForwardPass {
 
   int64_t ScratchFloats() const {
     return PackedFloats(kKeyTile, head_dim_) + 2 * PackedFloats(kQueryBlock, head_dim_) +
-           kGroupRowsMax * kKeyTile;
+           kGroupRowsMax * kScoreRowMax;
   }
 
   ForwardScratch ScratchOf(int thread) {

@@ -32,17 +32,16 @@ struct BlockState {
   bool touched[kQueryBlock];
 };
 
-// output[rows] = rescale * output + weights . V over the group's keys; `words` are those of them.
+// output[rows] = rescale * output + weights . V over the group's keys.
 template <class Arithmetic>
 HWY_INLINE void AddWeightedValues(const Arithmetic& arithmetic, const float* weights,
-                                  const KeyTile& tile, IndexRange words, int64_t head_dim,
+                                  const KeyTile& tile, IndexRange keys, int64_t head_dim,
                                   const float* rescale, float* output) {
   const int64_t output_stride = PaddedHeadDim(head_dim);
   for (int64_t c = 0; c < head_dim; c += kPanelWidth) {
-    const float* panel = tile.v_panels + c * kKeyTile / Arithmetic::kPerWord;
-    arithmetic.RowsTimesPanel(weights + words.begin * Arithmetic::kPerWord,
-                              panel + words.begin * kPanelWidth, words.size(), head_dim - c,
-                              rescale, output + c, output_stride);
+    const float* panel = tile.v_panels + c / kPanelWidth * Arithmetic::PanelFloats(kKeyTile);
+    arithmetic.RowsTimesPanel(weights, keys, panel, head_dim - c, rescale, output + c,
+                              output_stride);
   }
 }
 
@@ -57,7 +56,7 @@ void AddWeightedValuesByRow(const Arithmetic&, const float* weights, const KeyTi
     for (int64_t c = 0; c < head_dim; ++c) {
       float sum = rescale[m] * to[c];
       for (int64_t j = visible[m].begin; j < visible[m].end; ++j) {
-        sum += Arithmetic::InRow(weights + m * kKeyTile, j) *
+        sum += Arithmetic::InRow(weights + m * Arithmetic::kRowStride, j) *
                Arithmetic::InKeyPanels(tile.v_panels, j, c);
       }
       to[c] = sum;
@@ -78,16 +77,14 @@ void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const 
   const float factor = Arithmetic::ScoreFactor(block.softmax_scale);
   float* scores = scratch.scores;
   float* output = scratch.output + first * PaddedHeadDim(head_dim);
-  const int64_t words = Arithmetic::Words(head_dim);
-  arithmetic.StripTimesColumns(scratch.q_strips + first * words, tile.k_columns, words, begin, end,
-                               scores);
+  arithmetic.StripTimesColumns(scratch.q_strips + first * Arithmetic::Words(head_dim),
+                               tile.k_columns, head_dim, begin, end, scores);
   float* rescale = state.rescale + first;
   SoftmaxRows<Arithmetic>(scores, begin, end, visible, factor, state.softmax + first, rescale);
   if (group.masked && !tile.v_finite) {
     AddWeightedValuesByRow(arithmetic, scores, tile, visible, head_dim, rescale, output);
   } else {
-    AddWeightedValues(arithmetic, scores, tile, WordsOfKeys<Arithmetic>(group.keys), head_dim,
-                      rescale, output);
+    AddWeightedValues(arithmetic, scores, tile, group.keys, head_dim, rescale, output);
   }
 }
 
@@ -144,8 +141,7 @@ void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
     if (!FindVisible(block, block.tiles[t], state)) continue;
     if (!packed) {
       Arithmetic::LoadQueries(block.q, block.softmax_scale, rows, scratch.staging);
-      Arithmetic::Strips(scratch.staging, rows, Arithmetic::Words(block.q.head_dim),
-                         scratch.q_strips);
+      Arithmetic::Strips(scratch.staging, rows, block.q.head_dim, scratch.q_strips);
       packed = true;
     }
     for (int64_t first = 0; first < rows; first += kRows) {
@@ -165,14 +161,14 @@ void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float*
   const int64_t rows = PanelCeil(k.count);
   WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
     Arithmetic::Load(k, rows, staging);
-    TransposeGroups<kPanelWidth>(staging, rows, Arithmetic::Words(k.head_dim), tile->k_columns);
+    Arithmetic::KeyColumns(staging, rows, k.head_dim, tile->k_columns);
     tile->v_finite = !Arithmetic::Load(v, rows, staging);
     Arithmetic::KeyPanels(staging, rows, v.head_dim, tile->v_panels);
   });
 }
 
 const char* TargetNameImpl() { return hwy::TargetName(HWY_TARGET); }
-const char* Bf16NameImpl() { return kHasNativeBf16 ? NativeBf16Name() : ""; }
+const char* ProductsNameImpl() { return kHasNativeBf16 ? NativeProductsName() : ""; }
 
 }  // namespace
 // NOLINTNEXTLINE(google-readability-namespace-comments)
@@ -186,7 +182,7 @@ namespace annulus::kernels::cpu {
 HWY_EXPORT(AttendBlockImpl);
 HWY_EXPORT(PackKeyTileImpl);
 HWY_EXPORT(TargetNameImpl);
-HWY_EXPORT(Bf16NameImpl);
+HWY_EXPORT(ProductsNameImpl);
 
 void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(AttendBlockImpl)(block, scratch);
@@ -198,7 +194,7 @@ void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* sta
 }
 
 const char* SimdTargetName() { return HWY_DYNAMIC_DISPATCH(TargetNameImpl)(); }
-const char* SimdBf16Name() { return HWY_DYNAMIC_DISPATCH(Bf16NameImpl)(); }
+const char* SimdProductsName() { return HWY_DYNAMIC_DISPATCH(ProductsNameImpl)(); }
 
 }  // namespace annulus::kernels::cpu
 #endif  // HWY_ONCE

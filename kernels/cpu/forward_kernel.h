@@ -22,15 +22,16 @@ struct KeyTile {
 };
 
 // Fills tile->k_columns, v_panels and v_finite. `all_bf16`: q, k and v all are bfloat16, which may
-// have an arithmetic of its own (bf16_products.h). `staging`: kKeyTile * head_dim floats.
+// have an arithmetic of its own (bf16_products.h). `staging`: kKeyTile * PaddedHeadDim(head_dim)
+// floats.
 void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                  KeyTile* tile);
 
 // Scratch of one thread; pointers to 64-byte aligned floats.
 struct ForwardScratch {
-  float* staging;   // kKeyTile * head_dim
+  float* staging;   // kKeyTile * PaddedHeadDim(head_dim)
   float* q_strips;  // PackedFloats(kQueryBlock, head_dim)
-  float* scores;    // kGroupRowsMax * kKeyTile
+  float* scores;    // kGroupRowsMax * kScoreRowMax
   float* output;    // kQueryBlock * PaddedHeadDim(head_dim)
 };
 
@@ -51,8 +52,8 @@ void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch);
 
 // Name of the instruction set in use: "AVX3", "AVX2", "SSE4", "EMU128", ...
 const char* SimdTargetName();
-// What it multiplies bfloat16 with, as a device's description goes on: " with AMX", " with
+// What it multiplies with beside that, as a device's description goes on: " with AMX", " with
 // AVX512_BF16", or nothing.
-const char* SimdBf16Name();
+const char* SimdProductsName();
 
 }  // namespace annulus::kernels::cpu

@@ -44,16 +44,22 @@ HWY_INLINE IndexRange PanelsOf(IndexRange columns) {
   return {PanelFloor(columns.begin), PanelCeil(columns.end)};
 }
 
-// Calls edit(at, inside) for the vectors of the panels that are partly inside `columns`, with the
-// mask of the lanes that are; twice where a panel has both ends.
-template <typename Edit>
-HWY_INLINE void ForEdges(IndexRange columns, const Edit& edit) {
+// The lanes of the vector from column `at` on that are inside `columns`.
+HWY_INLINE auto LanesInside(IndexRange columns, int64_t at) {
   const FloatTag d;
+  const auto before = hn::FirstN(d, std::clamp<int64_t>(columns.begin - at, 0, kLanes));
+  const auto until = hn::FirstN(d, std::clamp<int64_t>(columns.end - at, 0, kLanes));
+  return hn::AndNot(before, until);
+}
+
+// Calls edit(at, inside) for the vectors of the panels that are partly inside `columns`, where they
+// lie in a row of scores and with the mask of the lanes that are; twice where a panel has both
+// ends.
+template <class Arithmetic, typename Edit>
+HWY_INLINE void ForEdges(IndexRange columns, const Edit& edit) {
   const auto edit_panel = [&](int64_t panel) {
     for (int64_t at = panel; at < panel + kPanelWidth; at += kLanes) {
-      const auto before = hn::FirstN(d, std::clamp<int64_t>(columns.begin - at, 0, kLanes));
-      const auto until = hn::FirstN(d, std::clamp<int64_t>(columns.end - at, 0, kLanes));
-      edit(at, hn::AndNot(before, until));
+      edit(Arithmetic::InScores(at), LanesInside(columns, at));
     }
   };
   const IndexRange panels = PanelsOf(columns);
@@ -61,34 +67,41 @@ HWY_INLINE void ForEdges(IndexRange columns, const Edit& edit) {
   if (panels.end != columns.end) edit_panel(panels.end - kPanelWidth);
 }
 
-// Zeros in the columns [begin, end) but for those of `kept`.
+// Zeros in the panels [begin, end) but for those of `kept`.
+template <class Arithmetic>
 HWY_INLINE void ClearAround(IndexRange kept, int64_t begin, int64_t end, float* row) {
-  std::fill(row + begin, row + std::max(begin, std::min(kept.begin, end)), 0.0f);
-  std::fill(row + std::max(begin, kept.end), row + end, 0.0f);
+  const auto clear = [row](int64_t from, int64_t to) {
+    std::fill(row + Arithmetic::InScores(from), row + Arithmetic::InScores(to), 0.0f);
+  };
+  clear(begin, std::max(begin, std::min(kept.begin, end)));
+  clear(std::max(begin, kept.end), end);
 }
 
 // Scores of columns [begin, end), whole panels, to what their weights are made of: zeros in the
 // panels without a visible column, -inf in the other columns that are not. Returns the panels with
 // visible columns.
+template <class Arithmetic>
 HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
                                  IndexRange visible) {
   const FloatTag d;
   const IndexRange panels = PanelsOf(visible);
-  ClearAround(panels, begin, end, row);
-  ForEdges(visible, [&](int64_t at, auto inside) {
+  ClearAround<Arithmetic>(panels, begin, end, row);
+  ForEdges<Arithmetic>(visible, [&](int64_t at, auto inside) {
     const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
     hn::Store(hn::IfThenElse(inside, hn::Load(d, row + at), minus_infinity), d, row + at);
   });
   return panels;
 }
 
+template <class Arithmetic>
 HWY_INLINE float MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
   const FloatTag d;
   FloatVec low = hn::Set(d, -std::numeric_limits<float>::infinity());
   FloatVec high = low;
   for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
-    low = hn::Max(hn::Load(d, row + j), low);
-    high = hn::Max(hn::Load(d, row + j + kLanes), high);
+    const float* at = row + Arithmetic::InScores(j);
+    low = hn::Max(hn::Load(d, at), low);
+    high = hn::Max(hn::Load(d, at + kLanes), high);
   }
   return hn::GetLane(hn::MaxOfLanes(d, hn::Max(low, high)));
 }
@@ -104,16 +117,17 @@ HWY_INLINE void WeighRow(float* HWY_RESTRICT row, IndexRange panels, float score
   FloatVec low_sum = hn::Zero(d);
   FloatVec high_sum = hn::Zero(d);
   for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
-    const FloatVec low = Exp2(d, hn::MulSub(hn::Load(d, row + j), factor, shift));
-    const FloatVec high = Exp2(d, hn::MulSub(hn::Load(d, row + j + kLanes), factor, shift));
-    Arithmetic::StoreWeights(low, high, row + j);
+    float* at = row + Arithmetic::InScores(j);
+    const FloatVec low = Exp2(d, hn::MulSub(hn::Load(d, at), factor, shift));
+    const FloatVec high = Exp2(d, hn::MulSub(hn::Load(d, at + kLanes), factor, shift));
+    Arithmetic::StoreWeights(low, high, at);
     low_sum = hn::Add(low_sum, low);
     high_sum = hn::Add(high_sum, high);
   }
   state.sum += hn::GetLane(hn::SumOfLanes(d, hn::Add(low_sum, high_sum)));
 }
 
-// Turns kRows rows of scores, kKeyTile apart, into weights in place, exactly zero outside
+// Turns kRows rows of scores, kRowStride apart, into weights in place, exactly zero outside
 // `visible`, and updates the rows' states; rescale[m] is the factor for row m's output. Columns
 // [begin, end), whole panels. Rows are done side by side: alone each would wait for its own
 // maximum.
@@ -124,15 +138,15 @@ HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t e
   IndexRange panels[kRows];
   float max[kRows];
   for (int m = 0; m < kRows; ++m) {
-    float* row = scores + m * kKeyTile;
-    panels[m] = MaskScores(row, begin, end, visible[m]);
-    max[m] = MaxOfRow(row, panels[m]);
+    float* row = scores + m * Arithmetic::kRowStride;
+    panels[m] = MaskScores<Arithmetic>(row, begin, end, visible[m]);
+    max[m] = MaxOfRow<Arithmetic>(row, panels[m]);
   }
   for (int m = 0; m < kRows; ++m) {
     rescale[m] = RaiseMax(states[m], score_factor * max[m], [](float x) { return std::exp2(x); });
   }
   for (int m = 0; m < kRows; ++m) {
-    WeighRow<Arithmetic>(scores + m * kKeyTile, panels[m], score_factor, states[m]);
+    WeighRow<Arithmetic>(scores + m * Arithmetic::kRowStride, panels[m], score_factor, states[m]);
   }
 }
 
