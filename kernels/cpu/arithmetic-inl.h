@@ -147,10 +147,10 @@ struct F32Arithmetic {
   }
 };
 
-// Runs the body with the fastest arithmetic for operands that are all bfloat16, or not.
+// Runs the body with the fastest arithmetic of a pass for operands that are all bfloat16, or not.
 template <typename Body>
-HWY_INLINE void WithArithmetic(bool all_bf16, const Body& body) {
-  if (WithBf16Arithmetic(all_bf16, body)) return;
+HWY_INLINE void WithArithmetic(Pass pass, bool all_bf16, const Body& body) {
+  if (WithBf16Arithmetic(pass, all_bf16, body)) return;
   body(F32Arithmetic());
 }
 

@@ -240,7 +240,7 @@ void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& 
                             const BackwardScratch& scratch) {
   Pair pair = {queries, keys, scratch, queries.dq.head_dim};
   if (!FindVisible(mask, pair)) return;
-  WithArithmetic(all_bf16, [&](const auto& arithmetic) {
+  WithArithmetic(Pass::kBackward, all_bf16, [&](const auto& arithmetic) {
     AttendBackwardPairOver(arithmetic, pair, softmax_scale);
   });
 }
@@ -248,7 +248,7 @@ void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& 
 void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                           BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
-  WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+  WithArithmetic(Pass::kBackward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
     keys->finite = !Arithmetic::Load(k, rows, staging);
     Arithmetic::KeyColumns(staging, rows, k.head_dim, keys->k_columns);
     Arithmetic::KeyPanels(staging, rows, k.head_dim, keys->k_panels);
@@ -259,7 +259,7 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
 
 void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
                              bool all_bf16, float* staging, BackwardQueries* queries) {
-  WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+  WithArithmetic(Pass::kBackward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
     const int64_t rows = RoundUp(q.count, Arithmetic::kRows);
     const bool q_poisoned = Arithmetic::LoadQueries(q, softmax_scale, rows, staging);
     Arithmetic::Strips(staging, rows, q.head_dim, queries->q_strips);

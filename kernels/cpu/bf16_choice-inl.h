@@ -42,7 +42,8 @@ HWY_INLINE bool WithEmulatedBf16(const Body& body) {
 // Runs the body with products of bfloat16 if the mode asks for them; false, and nothing is done,
 // if not. `all_bf16`: all operands are bfloat16.
 template <typename Body>
-HWY_INLINE bool WithBf16Arithmetic(bool all_bf16, const Body& body) {
+HWY_INLINE bool WithBf16Arithmetic(Pass pass, bool all_bf16, const Body& body) {
+  if (!all_bf16 && !SplitsFloat32(pass)) return false;
   using PairInputs = WholeInputs<PairForm::kStep>;
   using TileInputs = WholeInputs<TileForm::kStep>;
   if constexpr (kHasBf16Arithmetic) {

@@ -31,6 +31,10 @@ NativeProducts ChooseNativeProducts() {
   }
 }
 
+bool SplitsFloat32(Pass pass) {
+  return pass == Pass::kForward || CurrentProductMode() != ProductMode::kBest;
+}
+
 const char* NativeProductsName() {
   switch (ChooseNativeProducts()) {
     case NativeProducts::kTiles:

@@ -152,14 +152,14 @@ void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
 }
 
 void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
-  WithArithmetic(block.all_bf16,
+  WithArithmetic(Pass::kForward, block.all_bf16,
                  [&](const auto& arithmetic) { AttendBlockOver(arithmetic, block, scratch); });
 }
 
 void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                      KeyTile* tile) {
   const int64_t rows = PanelCeil(k.count);
-  WithArithmetic(all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+  WithArithmetic(Pass::kForward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
     Arithmetic::Load(k, rows, staging);
     Arithmetic::KeyColumns(staging, rows, k.head_dim, tile->k_columns);
     tile->v_finite = !Arithmetic::Load(v, rows, staging);
