@@ -105,7 +105,9 @@ TEST_P(Bf16Target, WithinGates) {
   CpuDevice device(1);
   ForEachArithmetic([&](annulusDtype dtype) {
     for (const int64_t head_dim : {16, 40, 128}) {
-      if (kUnderSanitizer && head_dim > 40) continue;
+      const int64_t head_dim_max = dtype == ANNULUS_BF16 ? 40 : 16;
+      if (kUnderSanitizer && head_dim > head_dim_max) continue;
+      if (dtype == ANNULUS_F16 && head_dim != 40) continue;  // takes the way of float32
       for (const float scale : {0.0f, 0.2f, -0.2f}) {
         for (const annulusMask mask : {Full(), Causal(201), Causal(60, 101)}) {
           AttentionCase c({1, 101, 301, 2, 1, head_dim, dtype, mask, scale});
