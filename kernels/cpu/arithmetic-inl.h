@@ -26,7 +26,7 @@ HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 
-struct F32Arithmetic {
+struct F32Arithmetic : FloatRows {
   static constexpr int kRows = kMicroRows;
   // From row to row of scores, or weights, of a key tile.
   static constexpr int64_t kRowStride = kKeyTile;
@@ -37,20 +37,6 @@ struct F32Arithmetic {
   static constexpr int64_t InScores(int64_t column) { return column; }
   // Floats of one panel of "panels" of so many rows, whole panels of keys.
   static int64_t PanelFloats(int64_t rows) { return rows * kPanelWidth; }
-
-  // q is packed times scale * log2(e): scores are in units of log 2 as they come.
-  static float ScoreFactor(float) { return 1.0f; }
-  // What a packed q must be multiplied with to be softmax_scale * q.
-  static float QueryFactor(float) { return static_cast<float>(kLn2); }
-
-  // Rows into a staging out of which they are packed, `padded` of them, the last ones zero. Whether
-  // any value is NaN or infinite.
-  static bool LoadQueries(const HeadRows& q, float softmax_scale, int64_t padded, float* staging) {
-    return LoadRows(q, static_cast<float>(softmax_scale * kLog2E), padded, staging);
-  }
-  static bool Load(const HeadRows& rows, int64_t padded, float* staging) {
-    return LoadRows(rows, 1.0f, padded, staging);
-  }
   // The operands of StripTimesColumns out of such rows: whole groups, and whole panels.
   static void Strips(const float* staging, int64_t rows, int64_t head_dim, float* out) {
     TransposeGroups<kRows>(staging, rows, head_dim, out);

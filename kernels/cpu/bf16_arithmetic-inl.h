@@ -71,7 +71,7 @@ struct TileForm {
 };
 
 template <class Form, class Inputs>
-struct Bf16Arithmetic {
+struct Bf16Arithmetic : Inputs {
   static constexpr int kRows = Form::kRows;
   static constexpr int kPieces = Inputs::kPieces;
   static constexpr int kWeightPieces = PiecesOfWeights(kPieces);
@@ -79,31 +79,21 @@ struct Bf16Arithmetic {
 
   const Bf16Products& products;
 
-  static int64_t Words(int64_t head_dim) { return Inputs::Words(head_dim); }
   static constexpr int64_t InScores(int64_t column) {
     return WordsInPieces(column / kPanelWidth * kPanelWidth, kWeightPieces) + column % kPanelWidth;
   }
   static int64_t PanelFloats(int64_t rows) { return WordsInPieces(rows, kPieces) * kPanelWidth; }
 
-  static float ScoreFactor(float softmax_scale) { return Inputs::ScoreFactor(softmax_scale); }
-  static float QueryFactor(float softmax_scale) { return Inputs::QueryFactor(softmax_scale); }
-
-  static bool LoadQueries(const HeadRows& q, float softmax_scale, int64_t padded, float* staging) {
-    return Inputs::LoadQueries(q, softmax_scale, padded, staging);
-  }
-  static bool Load(const HeadRows& rows, int64_t padded, float* staging) {
-    return Inputs::Load(rows, padded, staging);
-  }
   static void Strips(const float* staging, int64_t rows, int64_t head_dim, float* out) {
     for (int64_t row = 0; row < rows; row += kRows) {
       Form::template PackStrip<Inputs>(Inputs::Row(staging, row, head_dim), head_dim,
-                                       out + row * Words(head_dim));
+                                       out + row * Inputs::Words(head_dim));
     }
   }
   static void KeyColumns(const float* staging, int64_t rows, int64_t head_dim, float* out) {
     for (int64_t row = 0; row < rows; row += kPanelWidth) {
       Inputs::template PackTransposed<kPanelWidth>(Inputs::Row(staging, row, head_dim), head_dim,
-                                                   out + row * Words(head_dim));
+                                                   out + row * Inputs::Words(head_dim));
     }
   }
   static void KeyPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
@@ -115,7 +105,7 @@ struct Bf16Arithmetic {
 
   void StripTimesColumns(const float* strip, const float* columns, int64_t head_dim, int64_t begin,
                          int64_t end, float* scores) const {
-    products.strip_times_columns(strip, columns, Words(head_dim), begin, end, scores);
+    products.strip_times_columns(strip, columns, Inputs::Words(head_dim), begin, end, scores);
   }
   void RowsTimesPanel(const float* rows, IndexRange keys, const float* panel, int64_t /*width*/,
                       const float* factor, float* to, int64_t to_stride) const {

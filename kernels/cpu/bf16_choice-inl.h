@@ -30,7 +30,7 @@ inline constexpr bool kHasBf16Arithmetic =
 template <class Form, class Inputs, typename Body>
 HWY_INLINE bool WithBf16Products(const Bf16Products* products, const Body& body) {
   products->begin();
-  body(Bf16Arithmetic<Form, Inputs>{*products});
+  body(Bf16Arithmetic<Form, Inputs>{{}, *products});
   products->end();
   return true;
 }

@@ -96,23 +96,11 @@ struct WholeInputs {
   }
 };
 
-struct SplitInputs {
+struct SplitInputs : FloatRows {
   static constexpr int kPieces = kPiecesOfFloat32;
 
   static int64_t Words(int64_t head_dim) {
     return WordsInPieces(RoundUp(head_dim, kPanelWidth), kPieces);
-  }
-
-  // As products of float32 have it: q is packed times scale * log2(e).
-  static float ScoreFactor(float) { return 1.0f; }
-  static float QueryFactor(float) { return static_cast<float>(kLn2); }
-
-  // The staging is the rows as floats.
-  static bool LoadQueries(const HeadRows& q, float softmax_scale, int64_t padded, float* staging) {
-    return LoadRows(q, static_cast<float>(softmax_scale * kLog2E), padded, staging);
-  }
-  static bool Load(const HeadRows& rows, int64_t padded, float* staging) {
-    return LoadRows(rows, 1.0f, padded, staging);
   }
 
   template <int64_t kRows>

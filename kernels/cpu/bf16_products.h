@@ -99,14 +99,13 @@ void SetProductMode(ProductMode mode);
 // Of the processor's own, which one the current mode asks for.
 enum class NativeProducts { kNone, kPairs, kTiles };
 NativeProducts ChooseNativeProducts();
+// Its name, as a device's description goes on.
+const char* NativeProductsName();
 
 enum class Pass { kForward, kBackward };
 // Whether a pass over float32 splits it where there are tiles. By default the backward does not: it
 // would be at most a fifth faster where the matrix unit is the process's own, and a quarter slower
 // where it is shared.
 bool SplitsFloat32(Pass pass);
-
-// Its name, as a device's description goes on.
-const char* NativeProductsName();
 
 }  // namespace annulus::kernels::cpu

@@ -18,6 +18,7 @@
 #include "kernels/cpu/gather.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/softmax_state.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
@@ -82,6 +83,23 @@ HWY_INLINE bool LoadRows(const HeadRows& source, float factor, int64_t padded, f
   }
   return true;
 }
+
+// How arithmetics that pack floats load rows of any dtype.
+struct FloatRows {
+  // q is packed times scale * log2(e): scores are in units of log 2 as they come.
+  static float ScoreFactor(float) { return 1.0f; }
+  // What a packed q must be multiplied with to be softmax_scale * q.
+  static float QueryFactor(float) { return static_cast<float>(kLn2); }
+
+  // Rows into a staging out of which they are packed, `padded` of them, the last ones zero. Whether
+  // any value is NaN or infinite.
+  static bool LoadQueries(const HeadRows& q, float softmax_scale, int64_t padded, float* staging) {
+    return LoadRows(q, static_cast<float>(softmax_scale * kLog2E), padded, staging);
+  }
+  static bool Load(const HeadRows& rows, int64_t padded, float* staging) {
+    return LoadRows(rows, 1.0f, padded, staging);
+  }
+};
 
 // to[c * kWidth + r] = from[r * head_dim + c] for 4 rows and 4 columns.
 template <int64_t kWidth>

@@ -52,21 +52,6 @@ HWY_INLINE auto LanesInside(IndexRange columns, int64_t at) {
   return hn::AndNot(before, until);
 }
 
-// Calls edit(at, inside) for the vectors of the panels that are partly inside `columns`, where they
-// lie in a row of scores and with the mask of the lanes that are; twice where a panel has both
-// ends.
-template <class Arithmetic, typename Edit>
-HWY_INLINE void ForEdges(IndexRange columns, const Edit& edit) {
-  const auto edit_panel = [&](int64_t panel) {
-    for (int64_t at = panel; at < panel + kPanelWidth; at += kLanes) {
-      edit(Arithmetic::InScores(at), LanesInside(columns, at));
-    }
-  };
-  const IndexRange panels = PanelsOf(columns);
-  if (panels.begin != columns.begin) edit_panel(panels.begin);
-  if (panels.end != columns.end) edit_panel(panels.end - kPanelWidth);
-}
-
 // Zeros in the panels [begin, end) but for those of `kept`.
 template <class Arithmetic>
 HWY_INLINE void ClearAround(IndexRange kept, int64_t begin, int64_t end, float* row) {
@@ -84,12 +69,17 @@ template <class Arithmetic>
 HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
                                  IndexRange visible) {
   const FloatTag d;
+  const auto mask_panel = [&](int64_t panel) {
+    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+    for (int64_t j = panel; j < panel + kPanelWidth; j += kLanes) {
+      float* at = row + Arithmetic::InScores(j);
+      hn::Store(hn::IfThenElse(LanesInside(visible, j), hn::Load(d, at), minus_infinity), d, at);
+    }
+  };
   const IndexRange panels = PanelsOf(visible);
   ClearAround<Arithmetic>(panels, begin, end, row);
-  ForEdges<Arithmetic>(visible, [&](int64_t at, auto inside) {
-    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
-    hn::Store(hn::IfThenElse(inside, hn::Load(d, row + at), minus_infinity), d, row + at);
-  });
+  if (panels.begin != visible.begin) mask_panel(panels.begin);
+  if (panels.end != visible.end) mask_panel(panels.end - kPanelWidth);
   return panels;
 }
 
