@@ -57,7 +57,7 @@ struct F32Arithmetic : FloatRows {
     HWY_NAMESPACE::StripTimesColumns(strip, columns, head_dim, begin, end, scores);
   }
   // to[kRows][panel] = factor * to + rows . panel, at least over `keys`: weights of keys beside
-  // them are zero. No factor: `to` is not read. Of the panel the first `width` columns.
+  // them are zero. No factor: ones. Of the panel the first `width` columns.
   static void RowsTimesPanel(const float* rows, IndexRange keys, const float* panel, int64_t width,
                              const float* factor, float* to, int64_t to_stride) {
     const float* a = rows + keys.begin;
@@ -68,7 +68,10 @@ struct F32Arithmetic : FloatRows {
       RowsTimesVectors<kVectors>(a, b, keys.size(), factor, to, to_stride);
     }
   }
-  // to[kRows][panel] = columns^T . panel, at least over `rows`, from column `first` on. Of the
+  // Whether sums over queries are [head_dim][kKeyTile], by DimensionsTimesColumns, rather than
+  // [kKeyTile][PaddedHeadDim], by ColumnsTimesPanel.
+  static constexpr bool kSumsAreTransposed = false;
+  // to[kRows][panel] += columns^T . panel, at least over `rows`, from column `first` on. Of the
   // panel the first `width` columns.
   static void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange rows,
                                 const float* panel, int64_t width, float* to, int64_t to_stride) {
@@ -121,6 +124,7 @@ struct F32Arithmetic : FloatRows {
       LoadScaled(to, to_stride, factor, acc);
     }
     MultiplyAdd<kKeyTile, 1>(rows, panel, words, acc);
+    if (factor == nullptr) AddRows(to, to_stride, acc);
     StoreRows(acc, to, to_stride);
   }
   template <int kWide>
@@ -129,6 +133,7 @@ struct F32Arithmetic : FloatRows {
     Accumulator<kMicroRows, kWide> acc;
     SetZero(acc);
     MultiplyAdd<1, kKeyTile>(columns, panel, words, acc);
+    AddRows(to, to_stride, acc);
     StoreRows(acc, to, to_stride);
   }
 };

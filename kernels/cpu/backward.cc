@@ -17,6 +17,7 @@ constexpr int64_t kPackedFloatsMax = int64_t{12} << 20;
 constexpr int64_t kPackedFormsOfKeys = 3;
 constexpr int64_t kPackedFormsOfQueries = 4;
 constexpr int64_t kMatrixFloats = kQueryBlock * kScoreRowMax;
+constexpr int64_t kGroupFloats = kGroupRowsMax * kScoreRowMax;
 
 // A round packs some key tiles and some query blocks of a few (batch, KV head) pairs, and works
 // off all pairs of them (pair_order.h). A query block of a round is one of any head of the KV
@@ -37,6 +38,8 @@ class BackwardPass {
         group_(args.q.heads / args.k.heads),
         tile_floats_(PackedFloats(kKeyTile, head_dim_)),
         block_floats_(PackedFloats(kQueryBlock, head_dim_)),
+        key_floats_(kPackedFormsOfKeys * tile_floats_ + 2 * SumFloats(kKeyTile)),
+        query_floats_(kPackedFormsOfQueries * block_floats_ + SumFloats(kQueryBlock)),
         all_bf16_(args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
                   args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16) {}
 
@@ -59,39 +62,41 @@ class BackwardPass {
           const IndexRange block_range = {block, std::min(block + blocks_per_round_, all_blocks)};
           RunRound({head, head_count, tile_range, block_range});
         }
+        FinishKeys(head_count * tile_range.size());
       }
     }
   }
 
  private:
+  int64_t SumFloats(int64_t rows) const { return rows * PaddedHeadDim(head_dim_); }
+
   void ReserveScratch(int64_t tiles, int64_t all_blocks) {
     const int64_t threads = workspace_.pool.threads();
     const int64_t heads = args_.k.batch * args_.k.heads;
     tiles_per_round_ = std::min(tiles, kTilesPerRoundMax);
-    const int64_t floats_of_keys = kPackedFormsOfKeys * tile_floats_ * tiles_per_round_;
-    const int64_t floats_of_block = kPackedFormsOfQueries * block_floats_;
-    const int64_t least_floats = floats_of_keys + floats_of_block * kBlocksPerRound;
+    const int64_t floats_of_keys = key_floats_ * tiles_per_round_;
+    const int64_t least_floats = floats_of_keys + query_floats_ * kBlocksPerRound;
     // A head for each thread: what more heads pack would not stay near until it is used.
     heads_per_round_ =
         std::clamp<int64_t>(kPackedFloatsMax / least_floats, 1, std::min(threads, heads));
-    const int64_t room = (kPackedFloatsMax / heads_per_round_ - floats_of_keys) / floats_of_block;
+    const int64_t room = (kPackedFloatsMax / heads_per_round_ - floats_of_keys) / query_floats_;
     const int64_t blocks = heads_per_round_ == threads
                                ? kBlocksPerRound
                                : std::clamp(room, kBlocksPerRound, kSharedBlocksPerRoundMax);
     blocks_per_round_ = std::min(all_blocks, blocks);
     workspace_.packed_keys.Reserve(floats_of_keys * heads_per_round_);
-    workspace_.packed_queries.Reserve(floats_of_block * blocks_per_round_ * heads_per_round_);
+    workspace_.packed_queries.Reserve(query_floats_ * blocks_per_round_ * heads_per_round_);
     workspace_.backward_keys.resize(tiles_per_round_ * heads_per_round_);
     workspace_.backward_queries.resize(blocks_per_round_ * heads_per_round_);
     for (AlignedBuffer& buffer : workspace_.per_thread) {
-      buffer.Reserve(4 * kMatrixFloats + std::max(tile_floats_, block_floats_));
+      buffer.Reserve(2 * (kMatrixFloats + kGroupFloats) + std::max(tile_floats_, block_floats_));
     }
   }
 
   BackwardScratch ScratchOf(int thread) {
     float* base = workspace_.per_thread[thread].data();
-    return {base, base + kMatrixFloats, base + 2 * kMatrixFloats, base + 3 * kMatrixFloats,
-            base + 4 * kMatrixFloats};
+    float* groups = base + 2 * kMatrixFloats;
+    return {base, base + kMatrixFloats, groups, groups + kGroupFloats, groups + 2 * kGroupFloats};
   }
 
   void PackKeys(const Round& round) {
@@ -117,6 +122,16 @@ class BackwardPass {
                          args_.softmax_scale, all_bf16_, ScratchOf(thread));
       order.End(pair);
     });
+    workspace_.pool.Parallel(round.head_count * blocks, [&](int64_t item, int) {
+      FinishBackwardQueries(workspace_.backward_queries[item], args_.softmax_scale);
+    });
+  }
+
+  void FinishKeys(int64_t count) {
+    workspace_.pool.Parallel(count, [&](int64_t item, int thread) {
+      FinishBackwardKeys(workspace_.backward_keys[item], args_.softmax_scale, all_bf16_,
+                         ScratchOf(thread).staging);
+    });
   }
 
   void PackOneTile(const Round& round, int64_t head, int64_t index, int thread) {
@@ -127,16 +142,18 @@ class BackwardPass {
     const int64_t count = range.size();
     const int64_t slot = head * round.tiles.size() + index;
     BackwardKeys& keys = workspace_.backward_keys[slot];
-    keys.k_columns = workspace_.packed_keys.data() + slot * kPackedFormsOfKeys * tile_floats_;
+    keys.k_columns = workspace_.packed_keys.data() + slot * key_floats_;
     keys.v_columns = keys.k_columns + tile_floats_;
     keys.k_panels = keys.v_columns + tile_floats_;
+    keys.dk_sums = keys.k_panels + tile_floats_;
+    keys.dv_sums = keys.dk_sums + SumFloats(kKeyTile);
     keys.dk = GatherHead(args_.dk, batch, kv_head, rows, count, args_.dkv_row_offset);
     keys.dv = GatherHead(args_.dv, batch, kv_head, rows, count, args_.dkv_row_offset);
     keys.positions = workspace_.keys.positions.data() + range.begin;
     keys.count = count;
     PackBackwardKeys(GatherHead(args_.k, batch, kv_head, rows, count, 0),
                      GatherHead(args_.v, batch, kv_head, rows, count, 0), all_bf16_,
-                     ScratchOf(thread).accumulator, &keys);
+                     ScratchOf(thread).staging, &keys);
   }
 
   void PackOneBlock(const Round& round, int64_t head, int64_t index, int thread) {
@@ -149,11 +166,11 @@ class BackwardPass {
     const int64_t count = std::min(kQueryBlock, workspace_.queries.size() - begin);
     const int64_t slot = head * round.blocks.size() + index;
     BackwardQueries& queries = workspace_.backward_queries[slot];
-    queries.q_strips =
-        workspace_.packed_queries.data() + slot * kPackedFormsOfQueries * block_floats_;
+    queries.q_strips = workspace_.packed_queries.data() + slot * query_floats_;
     queries.do_strips = queries.q_strips + block_floats_;
     queries.q_panels = queries.do_strips + block_floats_;
     queries.do_panels = queries.q_panels + block_floats_;
+    queries.dq_sums = queries.do_panels + block_floats_;
     queries.dq = GatherHead(args_.dq, batch, q_head, rows, count, args_.dq_row_offset);
     queries.lse = GatherStat(args_.lse, batch, q_head, rows, args_.dq_row_offset);
     queries.delta = GatherStat(args_.delta, batch, q_head, rows, args_.dq_row_offset);
@@ -161,7 +178,7 @@ class BackwardPass {
     queries.count = count;
     PackBackwardQueries(GatherHead(args_.q, batch, q_head, rows, count, 0),
                         GatherHead(args_.d_o, batch, q_head, rows, count, 0), args_.softmax_scale,
-                        all_bf16_, ScratchOf(thread).accumulator, &queries);
+                        all_bf16_, ScratchOf(thread).staging, &queries);
   }
 
   const annulusAttendBackwardArgs& args_;
@@ -170,6 +187,8 @@ class BackwardPass {
   const int64_t group_;
   const int64_t tile_floats_;
   const int64_t block_floats_;
+  const int64_t key_floats_;
+  const int64_t query_floats_;
   const bool all_bf16_;
   int64_t blocks_ = 0;
   int64_t tiles_per_round_ = 1;

@@ -125,8 +125,10 @@ GroupRows DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, flo
                              int64_t first) {
   constexpr int64_t kStride = Arithmetic::kRowStride;
   const BackwardScratch& scratch = pair.scratch;
-  const int64_t in_matrix = Arithmetic::kMultipliesColumns ? 0 : first * kStride;
-  const GroupRows group = {scratch.weights + in_matrix, scratch.d_scores + in_matrix};
+  const GroupRows group =
+      Arithmetic::kMultipliesColumns
+          ? GroupRows{scratch.group_weights, scratch.group_d_scores}
+          : GroupRows{scratch.weights + first * kStride, scratch.d_scores + first * kStride};
   const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
   const int64_t begin = PanelFloor(keys.begin);
   const int64_t end = PanelCeil(keys.end);
@@ -144,8 +146,8 @@ GroupRows DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, flo
     DifferentiateRow<Arithmetic>({factor, lse, delta, pair.visible[i]}, pair.key_count,
                                  group.weights + m * kStride, group.d_scores + m * kStride);
   }
-  arithmetic.PackColumns(group.weights, first, pair.key_count, scratch.w_columns);
-  arithmetic.PackColumns(group.d_scores, first, pair.key_count, scratch.d_columns);
+  arithmetic.PackColumns(group.weights, first, pair.key_count, scratch.weights);
+  arithmetic.PackColumns(group.d_scores, first, pair.key_count, scratch.d_scores);
   return group;
 }
 
@@ -159,33 +161,43 @@ void AddRows(const float* from, float factor, const HeadRows& to) {
   }
 }
 
-// accumulator = d_scores . K for the group of rows from `first` on.
+// The sums for dq += d_scores . K for the group of rows from `first` on.
 template <class Arithmetic>
-void MultiplyKeys(const Arithmetic& arithmetic, const Pair& pair, int64_t first,
-                  const float* d_scores) {
+void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, int64_t first,
+                      const float* d_scores) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
   for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
     const float* panel = pair.keys.k_panels + c / kPanelWidth * Arithmetic::PanelFloats(kKeyTile);
     arithmetic.RowsTimesPanel(d_scores, keys, panel, pair.head_dim - c, nullptr,
-                              pair.scratch.accumulator + first * stride + c, stride);
+                              pair.queries.dq_sums + first * stride + c, stride);
   }
 }
 
-// to += factor * columns^T . panels, `columns` being those of the weights or of d_scores.
+// sums += columns^T . queries, `columns` being those of the weights or of d_scores.
 template <class Arithmetic>
 void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float* columns,
-                    const float* panels, float factor, const HeadRows& to) {
-  const int64_t stride = PaddedHeadDim(pair.head_dim);
-  for (int64_t first = 0; first < pair.keys.count; first += Arithmetic::kRows) {
-    const IndexRange rows = pair.seeing[first / Arithmetic::kRows];
-    for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
-      const float* panel = panels + c / kPanelWidth * Arithmetic::PanelFloats(kQueryBlock);
-      arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
-                                   pair.scratch.accumulator + first * stride + c, stride);
+                    const float* queries, float* sums) {
+  constexpr int kRows = Arithmetic::kRows;
+  if constexpr (Arithmetic::kSumsAreTransposed) {
+    for (int64_t first = 0; first < pair.keys.count; first += kPanelWidth) {
+      const IndexRange rows = pair.seeing[first / kRows];
+      for (int64_t c = 0; c < pair.head_dim; c += kRows) {
+        arithmetic.DimensionsTimesColumns(queries + c * Arithmetic::kDimensionStride, rows, columns,
+                                          first, sums + c * kKeyTile + first, kKeyTile);
+      }
+    }
+  } else {
+    const int64_t stride = PaddedHeadDim(pair.head_dim);
+    for (int64_t first = 0; first < pair.keys.count; first += kRows) {
+      const IndexRange rows = pair.seeing[first / kRows];
+      for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
+        const float* panel = queries + c / kPanelWidth * Arithmetic::PanelFloats(kQueryBlock);
+        arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
+                                     sums + first * stride + c, stride);
+      }
     }
   }
-  AddRows(pair.scratch.accumulator, factor, to);
 }
 
 // The three products pair by pair over visible pairs only, for blocks where a NaN or an infinity
@@ -219,20 +231,15 @@ void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float soft
   const bool by_pairs = pair.masked && !(pair.queries.finite && pair.keys.finite);
   for (int64_t first = 0; first < pair.row_count; first += kRows) {
     const GroupRows group = DifferentiateGroup(arithmetic, pair, softmax_scale, first);
-    if (!by_pairs) MultiplyKeys(arithmetic, pair, first, group.d_scores);
+    if (!by_pairs) AddQueryGradient(arithmetic, pair, first, group.d_scores);
   }
   const BackwardScratch& scratch = pair.scratch;
-  constexpr bool kColumns = Arithmetic::kMultipliesColumns;
-  const float* weights = kColumns ? scratch.w_columns : scratch.weights;
-  const float* d_scores = kColumns ? scratch.d_columns : scratch.d_scores;
   if (by_pairs) {
-    AddGradientsOfVisiblePairs<Arithmetic>(pair, weights, d_scores, softmax_scale);
+    AddGradientsOfVisiblePairs<Arithmetic>(pair, scratch.weights, scratch.d_scores, softmax_scale);
     return;
   }
-  AddRows(scratch.accumulator, softmax_scale, pair.queries.dq);
-  AddKeyGradient(arithmetic, pair, d_scores, pair.queries.q_panels,
-                 Arithmetic::QueryFactor(softmax_scale), pair.keys.dk);
-  AddKeyGradient(arithmetic, pair, weights, pair.queries.do_panels, 1.0f, pair.keys.dv);
+  AddKeyGradient(arithmetic, pair, scratch.d_scores, pair.queries.q_panels, pair.keys.dk_sums);
+  AddKeyGradient(arithmetic, pair, scratch.weights, pair.queries.do_panels, pair.keys.dv_sums);
 }
 
 void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& keys,
@@ -245,6 +252,29 @@ void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& 
   });
 }
 
+// to += factor * the sums over queries of a key tile.
+template <class Arithmetic>
+void AddKeySums(const float* sums, float factor, float* staging, const HeadRows& to) {
+  if constexpr (Arithmetic::kSumsAreTransposed) {
+    TransposeBlock(sums, kKeyTile, to.head_dim, kKeyTile, staging, PaddedHeadDim(to.head_dim));
+    AddRows(staging, factor, to);
+  } else {
+    AddRows(sums, factor, to);
+  }
+}
+
+void FinishBackwardKeysImpl(const BackwardKeys& keys, float softmax_scale, bool all_bf16,
+                            float* staging) {
+  WithArithmetic(Pass::kBackward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+    AddKeySums<Arithmetic>(keys.dk_sums, Arithmetic::QueryFactor(softmax_scale), staging, keys.dk);
+    AddKeySums<Arithmetic>(keys.dv_sums, 1.0f, staging, keys.dv);
+  });
+}
+
+void FinishBackwardQueriesImpl(const BackwardQueries& queries, float softmax_scale) {
+  AddRows(queries.dq_sums, softmax_scale, queries.dq);
+}
+
 void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                           BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
@@ -255,6 +285,9 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
     Arithmetic::Load(v, rows, staging);
     Arithmetic::KeyColumns(staging, rows, k.head_dim, keys->v_columns);
   });
+  const int64_t sums = kKeyTile * PaddedHeadDim(k.head_dim);
+  std::fill(keys->dk_sums, keys->dk_sums + sums, 0.0f);
+  std::fill(keys->dv_sums, keys->dv_sums + sums, 0.0f);
 }
 
 void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
@@ -269,6 +302,7 @@ void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softm
     Arithmetic::QueryPanels(staging, rows, q.head_dim, queries->do_panels);
     queries->finite = !q_poisoned && !do_poisoned;
   });
+  std::fill(queries->dq_sums, queries->dq_sums + kQueryBlock * PaddedHeadDim(q.head_dim), 0.0f);
 }
 
 }  // namespace
@@ -283,6 +317,8 @@ namespace annulus::kernels::cpu {
 HWY_EXPORT(AttendBackwardPairImpl);
 HWY_EXPORT(PackBackwardKeysImpl);
 HWY_EXPORT(PackBackwardQueriesImpl);
+HWY_EXPORT(FinishBackwardKeysImpl);
+HWY_EXPORT(FinishBackwardQueriesImpl);
 
 void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys,
                         const annulusMask& mask, float softmax_scale, bool all_bf16,
@@ -299,6 +335,15 @@ void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float
 void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale, bool all_bf16,
                          float* staging, BackwardQueries* queries) {
   HWY_DYNAMIC_DISPATCH(PackBackwardQueriesImpl)(q, d_o, softmax_scale, all_bf16, staging, queries);
+}
+
+void FinishBackwardKeys(const BackwardKeys& keys, float softmax_scale, bool all_bf16,
+                        float* staging) {
+  HWY_DYNAMIC_DISPATCH(FinishBackwardKeysImpl)(keys, softmax_scale, all_bf16, staging);
+}
+
+void FinishBackwardQueries(const BackwardQueries& queries, float softmax_scale) {
+  HWY_DYNAMIC_DISPATCH(FinishBackwardQueriesImpl)(queries, softmax_scale);
 }
 
 }  // namespace annulus::kernels::cpu

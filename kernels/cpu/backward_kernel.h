@@ -17,8 +17,10 @@ struct BackwardKeys {
   float* k_columns = nullptr;
   float* v_columns = nullptr;
   float* k_panels = nullptr;
-  HeadRows dk;  // float32
-  HeadRows dv;  // float32
+  float* dk_sums = nullptr;  // of all pairs since the keys were packed, as its arithmetic has them:
+  float* dv_sums = nullptr;  // kKeyTile * PaddedHeadDim(head_dim) each
+  HeadRows dk;               // float32
+  HeadRows dv;               // float32
   const int64_t* positions = nullptr;
   int64_t count = 0;
   bool finite = true;  // no NaN or infinity in K
@@ -28,9 +30,10 @@ struct BackwardKeys {
 struct BackwardQueries {
   float* q_strips = nullptr;
   float* do_strips = nullptr;
-  float* q_panels = nullptr;
+  float* q_panels = nullptr;  // or dimensions (bf16_products.h)
   float* do_panels = nullptr;
-  HeadRows dq;  // float32
+  float* dq_sums = nullptr;  // [kQueryBlock][PaddedHeadDim(head_dim)], of all pairs since
+  HeadRows dq;               // float32
   HeadStat lse;
   HeadStat delta;
   const int64_t* positions = nullptr;
@@ -40,7 +43,7 @@ struct BackwardQueries {
 
 // `all_bf16`, the same in all calls: q, k, v and do all are bfloat16, which may have an arithmetic
 // of its own (bf16_products.h). `staging`: kKeyTile * PaddedHeadDim(head_dim) floats. Sets the
-// packed contents and `finite`.
+// packed contents and `finite`, and all sums to zero.
 void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
                       BackwardKeys* keys);
 // `staging`: kQueryBlock * PaddedHeadDim(head_dim) floats.
@@ -49,17 +52,23 @@ void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_s
 
 // Scratch of one thread; 64-byte aligned floats.
 struct BackwardScratch {
-  float* weights;      // kQueryBlock * kScoreRowMax, of which those of one group in use where its
-  float* d_scores;     // kQueryBlock * kScoreRowMax, arithmetic multiplies columns
-  float* w_columns;    // kQueryBlock * kScoreRowMax: weights as words along the rows, in pieces
-  float* d_columns;    // the same of d_scores
-  float* accumulator;  // the larger of both blocks * PaddedHeadDim(head_dim)
+  float* weights;         // kQueryBlock * kScoreRowMax, as sums over queries take them
+  float* d_scores;        // kQueryBlock * kScoreRowMax
+  float* group_weights;   // kGroupRowsMax * kScoreRowMax: those of a group as sums over keys take
+  float* group_d_scores;  // kGroupRowsMax * kScoreRowMax  them, where that is not the same
+  float* staging;         // the larger of both blocks * PaddedHeadDim(head_dim)
 };
 
-// dq, dk, dv += the contributions of this pair of blocks (FlashAttention-2, arXiv 2307.08691,
-// algorithm 2). Rows whose lse is -inf and masked pairs contribute nothing, not even a NaN.
+// The sums for dq, dk and dv += the contributions of this pair of blocks (FlashAttention-2, arXiv
+// 2307.08691, algorithm 2), or the gradients themselves. Rows whose lse is -inf and masked pairs
+// contribute nothing, not even a NaN.
 void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys,
                         const annulusMask& mask, float softmax_scale, bool all_bf16,
                         const BackwardScratch& scratch);
+
+// dk, dv, dq += the sums. `staging`: kKeyTile * PaddedHeadDim(head_dim) floats.
+void FinishBackwardKeys(const BackwardKeys& keys, float softmax_scale, bool all_bf16,
+                        float* staging);
+void FinishBackwardQueries(const BackwardQueries& queries, float softmax_scale);
 
 }  // namespace annulus::kernels::cpu

@@ -10,6 +10,7 @@
 #define ANNULUS_KERNELS_CPU_BF16_ARITHMETIC_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstdint>
 
 #include "hwy/highway.h"
@@ -41,6 +42,7 @@ using KeyPairing = Pairing<kLanes>;
 struct PairForm {
   static constexpr int kRows = kMicroRows;
   static constexpr int64_t kStep = 1;
+  static constexpr bool kSumsAreTransposed = false;
 
   template <class Inputs>
   static void PackStrip(const float* staging, int64_t head_dim, float* to) {
@@ -58,6 +60,7 @@ struct PairForm {
 struct TileForm {
   static constexpr int kRows = kTileRows;
   static constexpr int64_t kStep = kLanes;
+  static constexpr bool kSumsAreTransposed = true;
 
   template <class Inputs>
   static void PackStrip(const float* staging, int64_t head_dim, float* to) {
@@ -65,9 +68,10 @@ struct TileForm {
   }
   static int64_t InStrip(int64_t row, int64_t word, int64_t words) { return row * words + word; }
   static int64_t InColumns(int64_t column, int64_t word, int pieces) {
-    return column * WordsInPieces(kQueryBlock, pieces) + FirstPiece(word, pieces);
+    return PanelFloor(column) * WordsInPieces(kQueryBlock, pieces) +
+           FirstPiece(word, pieces) * kPanelWidth + column % kPanelWidth;
   }
-  static constexpr int64_t PieceOfColumns() { return kLanes; }
+  static constexpr int64_t PieceOfColumns() { return kLanes * kPanelWidth; }
 };
 
 template <class Form, class Inputs>
@@ -76,6 +80,8 @@ struct Bf16Arithmetic : Inputs {
   static constexpr int kPieces = Inputs::kPieces;
   static constexpr int kWeightPieces = PiecesOfWeights(kPieces);
   static constexpr int64_t kRowStride = WordsInPieces(kKeyTile, kWeightPieces);
+  static constexpr int64_t kDimensionStride = WordsInPieces(kQueryBlock, kPieces);
+  static constexpr bool kSumsAreTransposed = Form::kSumsAreTransposed;
 
   const Bf16Products& products;
 
@@ -100,7 +106,17 @@ struct Bf16Arithmetic : Inputs {
     Panels<kLanes>(staging, rows, head_dim, kKeyTile, out);
   }
   static void QueryPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
-    Panels<Form::kStep>(staging, rows, head_dim, kQueryBlock, out);
+    if constexpr (kSumsAreTransposed) {
+      constexpr int64_t kStepRows = 2 * Form::kStep;
+      for (int64_t row = 0; row < rows; row += kStepRows) {
+        Inputs::PackDimensions(Inputs::Row(staging, row, head_dim), head_dim, kDimensionStride,
+                               out + WordsInPieces(row, kPieces));
+      }
+      std::fill(out + head_dim * kDimensionStride,
+                out + RoundUp(head_dim, kRows) * kDimensionStride, 0.0f);
+    } else {
+      Panels<Form::kStep>(staging, rows, head_dim, kQueryBlock, out);
+    }
   }
 
   void StripTimesColumns(const float* strip, const float* columns, int64_t head_dim, int64_t begin,
@@ -116,11 +132,17 @@ struct Bf16Arithmetic : Inputs {
   }
   void ColumnsTimesPanel(const float* columns, int64_t first, IndexRange rows, const float* panel,
                          int64_t /*width*/, float* to, int64_t to_stride) const {
-    constexpr int64_t kStepRows = 2 * Form::kStep;
-    const int64_t begin = rows.begin / kStepRows * kStepRows;
-    const int64_t words = WordsInPieces(RoundUp(rows.end, kStepRows) - begin, kPieces);
-    products.columns_times_panel(columns + Form::InColumns(first, begin / 2, kWeightPieces),
-                                 panel + PanelFloats(begin), words, to, to_stride);
+    const IndexRange steps = WholeSteps(rows);
+    products.sum_over_queries(columns + Form::InColumns(first, steps.begin / 2, kWeightPieces),
+                              panel + PanelFloats(steps.begin),
+                              WordsInPieces(steps.size(), kPieces), to, to_stride);
+  }
+  void DimensionsTimesColumns(const float* dimensions, IndexRange rows, const float* columns,
+                              int64_t first, float* to, int64_t to_stride) const {
+    const IndexRange steps = WholeSteps(rows);
+    products.sum_over_queries(dimensions + WordsInPieces(steps.begin, kPieces),
+                              columns + Form::InColumns(first, steps.begin / 2, kWeightPieces),
+                              WordsInPieces(steps.size(), kWeightPieces), to, to_stride);
   }
 
   static void StoreWeights(FloatVec low, FloatVec high, float* to) {
@@ -138,7 +160,13 @@ struct Bf16Arithmetic : Inputs {
     return InPanels<KeyPairing>(panels, kKeyTile, key, c);
   }
   static float InQueryPanels(const float* panels, int64_t row, int64_t c) {
-    return InPanels<QueryPairing>(panels, kQueryBlock, row, c);
+    if constexpr (kSumsAreTransposed) {
+      const int64_t word = FirstPiece(QueryPairing::Word(row), kPieces);
+      return SumOfPieces(panels + c * kDimensionStride + word, kLanes, kPieces,
+                         QueryPairing::Half(row));
+    } else {
+      return InPanels<QueryPairing>(panels, kQueryBlock, row, c);
+    }
   }
   static float InRow(const float* row, int64_t key) {
     return SumOfPieces(row + FirstPiece(KeyPairing::Word(key), kWeightPieces), kLanes,
@@ -151,6 +179,11 @@ struct Bf16Arithmetic : Inputs {
 
  private:
   using QueryPairing = Pairing<Form::kStep>;
+
+  static IndexRange WholeSteps(IndexRange rows) {
+    constexpr int64_t kStepRows = 2 * Form::kStep;
+    return {rows.begin / kStepRows * kStepRows, RoundUp(rows.end, kStepRows)};
+  }
 
   // Rows in panels, which are `block` rows long, words of those that are kApart.
   template <int64_t kApart>

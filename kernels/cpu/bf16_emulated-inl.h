@@ -36,24 +36,25 @@ struct EmulatedBf16Products {
       row[n] += HalfOf(word, 0) * HalfOf(b[n], 0) + HalfOf(word, 1) * HalfOf(b[n], 1);
     }
   }
-  // to = factor * to, or zero without one.
+  // to = factor * to.
   static void Scale(const float* factor, float* to, int64_t to_stride) {
     for (int64_t m = 0; m < Form::kRows; ++m) {
       float* row = to + m * to_stride;
       for (int64_t n = 0; n < kPanelWidth; ++n) {
-        row[n] = factor == nullptr ? 0.0f : factor[m] * row[n];
+        row[n] *= factor[m];
       }
     }
   }
   // to += a . b, of which `b` has `words` words. Piece p of a's word (m, k) is a[at(m, k, p)].
-  template <int kLeft, typename At>
+  template <int kLeft, int kRight, typename At>
   static void AddProduct(const float* a, const At& at, const float* b, int64_t words, float* to,
                          int64_t to_stride) {
+    constexpr int kOrders = std::max(kLeft, kRight);
     for (int64_t m = 0; m < Form::kRows; ++m) {
-      for (int64_t k = 0; k < words / kPieces; ++k) {
-        const float* right = b + FirstPiece(k, kPieces) * kPanelWidth;
+      for (int64_t k = 0; k < words / kRight; ++k) {
+        const float* right = b + FirstPiece(k, kRight) * kPanelWidth;
         for (int i = kLeft - 1; i >= 0; --i) {
-          for (int j = std::min(kPieces, kLeft - i) - 1; j >= 0; --j) {
+          for (int j = std::min(kRight, kOrders - i) - 1; j >= 0; --j) {
             AddWord(a[at(m, k, i)], right + j * kLanes * kPanelWidth, to + m * to_stride);
           }
         }
@@ -68,8 +69,12 @@ struct EmulatedBf16Products {
     };
     for (int64_t j = begin; j < end; j += kPanelWidth) {
       float* to = scores + Arithmetic::InScores(j);
-      Scale(nullptr, to, Arithmetic::kRowStride);
-      AddProduct<kPieces>(strip, at, columns + j * words, words, to, Arithmetic::kRowStride);
+      for (int64_t m = 0; m < Form::kRows; ++m) {
+        std::fill(to + m * Arithmetic::kRowStride, to + m * Arithmetic::kRowStride + kPanelWidth,
+                  0.0f);
+      }
+      AddProduct<kPieces, kPieces>(strip, at, columns + j * words, words, to,
+                                   Arithmetic::kRowStride);
     }
   }
   static void RowsTimesPanel(const float* rows, const float* panel, int64_t words,
@@ -77,16 +82,22 @@ struct EmulatedBf16Products {
     const auto at = [](int64_t m, int64_t k, int piece) {
       return m * Arithmetic::kRowStride + FirstPiece(k, kWeightPieces) + piece * kLanes;
     };
-    Scale(factor, to, to_stride);
-    AddProduct<kWeightPieces>(rows, at, panel, words, to, to_stride);
+    if (factor != nullptr) Scale(factor, to, to_stride);
+    AddProduct<kWeightPieces, kPieces>(rows, at, panel, words, to, to_stride);
   }
-  static void ColumnsTimesPanel(const float* columns, const float* panel, int64_t words, float* to,
-                                int64_t to_stride) {
-    const auto at = [](int64_t m, int64_t k, int piece) {
-      return Form::InColumns(m, k, kWeightPieces) + piece * Form::PieceOfColumns();
-    };
-    Scale(nullptr, to, to_stride);
-    AddProduct<kWeightPieces>(columns, at, panel, words, to, to_stride);
+  static void SumOverQueries(const float* a, const float* panel, int64_t words, float* to,
+                             int64_t to_stride) {
+    if constexpr (Form::kSumsAreTransposed) {
+      const auto at = [](int64_t m, int64_t k, int piece) {
+        return m * Arithmetic::kDimensionStride + FirstPiece(k, kPieces) + piece * kLanes;
+      };
+      AddProduct<kPieces, kWeightPieces>(a, at, panel, words, to, to_stride);
+    } else {
+      const auto at = [](int64_t m, int64_t k, int piece) {
+        return Form::InColumns(m, k, kWeightPieces) + piece * Form::PieceOfColumns();
+      };
+      AddProduct<kWeightPieces, kPieces>(a, at, panel, words, to, to_stride);
+    }
   }
   static void PackColumns(const float* rows, int64_t count, float* columns) {
     for (int64_t low = 0; low < Form::kRows; ++low) {
@@ -105,8 +116,8 @@ struct EmulatedBf16Products {
     }
   }
 
-  static constexpr Bf16Products kProducts = {Nothing,        Nothing,           StripTimesColumns,
-                                             RowsTimesPanel, ColumnsTimesPanel, PackColumns};
+  static constexpr Bf16Products kProducts = {Nothing,        Nothing,        StripTimesColumns,
+                                             RowsTimesPanel, SumOverQueries, PackColumns};
 };
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

@@ -81,6 +81,26 @@ struct WholeInputs {
   static void PackTransposed(const float* staging, int64_t head_dim, float* to) {
     TransposeGroups<kRows>(staging, kRows, Words(head_dim), to);
   }
+  // to[head_dim][stride]: of each dimension the words of kLanes pairs of rows, kLanes apart.
+  static void PackDimensions(const float* staging, int64_t head_dim, int64_t stride, float* to) {
+    constexpr int64_t kWords = 4;
+    const FloatTag d;
+    const hn::RebindToUnsigned<FloatTag> du;
+    const auto low_halves = hn::Set(du, 0xffffu);
+    const auto high_halves = hn::Set(du, 0xffff0000u);
+    HWY_ALIGN float words[kWords * 2 * kLanes];
+    for (int64_t w = 0; w < head_dim / 2; w += kWords) {
+      TransposeBlock(staging + w, Words(head_dim), 2 * kLanes, kWords, words, 2 * kLanes);
+      for (int64_t i = 0; i < kWords; ++i) {
+        const auto low = hn::BitCast(du, hn::Load(d, words + i * 2 * kLanes));
+        const auto high = hn::BitCast(du, hn::Load(d, words + i * 2 * kLanes + kLanes));
+        float* at = to + 2 * (w + i) * stride;
+        hn::Store(hn::BitCast(d, hn::Or(hn::And(low, low_halves), hn::ShiftLeft<16>(high))), d, at);
+        hn::Store(hn::BitCast(d, hn::Or(hn::ShiftRight<16>(low), hn::And(high, high_halves))), d,
+                  at + stride);
+      }
+    }
+  }
   static const float* Row(const float* staging, int64_t row, int64_t head_dim) {
     return staging + row * Words(head_dim);
   }
@@ -126,6 +146,19 @@ struct SplitInputs : FloatRows {
         }
       }
       TransposeGroups<kRows>(words, kRows, kWords, to + WordsInPieces(c, kPieces) * kRows);
+    }
+  }
+  static void PackDimensions(const float* staging, int64_t head_dim, int64_t stride, float* to) {
+    constexpr int64_t kColumns = 8;
+    const FloatTag d;
+    HWY_ALIGN float columns[kColumns * 2 * kLanes];
+    for (int64_t c = 0; c < head_dim; c += kColumns) {
+      TransposeBlock(staging + c, head_dim, 2 * kLanes, kColumns, columns, 2 * kLanes);
+      for (int64_t i = 0; i < kColumns; ++i) {
+        const float* from = columns + i * 2 * kLanes;
+        StorePieces<kPieces>(hn::Load(d, from), hn::Load(d, from + kLanes), kLanes,
+                             to + (c + i) * stride);
+      }
     }
   }
   static const float* Row(const float* staging, int64_t row, int64_t head_dim) {

@@ -50,6 +50,17 @@ ANNULUS_BF16_INLINE void SetZero(Sums& sums) {
   }
 }
 
+// sums[m] += factor[m] * rows of `from`; no factor: ones.
+ANNULUS_BF16_INLINE void AddScaled(const float* factor, const float* from, int64_t stride,
+                                   Sums& sums) {
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+    const __m512 f = _mm512_set1_ps(factor == nullptr ? 1.0f : factor[m]);
+    sums.c[m][0] = _mm512_fmadd_ps(f, _mm512_load_ps(from + m * stride), sums.c[m][0]);
+    sums.c[m][1] = _mm512_fmadd_ps(f, _mm512_load_ps(from + m * stride + kLanes), sums.c[m][1]);
+  }
+}
+
 ANNULUS_BF16_INLINE void Store(const Sums& sums, float* to, int64_t to_stride) {
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
@@ -72,29 +83,23 @@ ANNULUS_BF16_TARGET void RowsTimesPanel(const float* a, const float* panel, int6
                                         const float* factor, float* to, int64_t to_stride) {
   Sums sums;
   SetZero(sums);
-  if (factor != nullptr) {
-#pragma GCC unroll 12
-    for (int m = 0; m < kRows; ++m) {
-      const __m512 f = _mm512_set1_ps(factor[m]);
-      sums.c[m][0] = _mm512_mul_ps(f, _mm512_load_ps(to + m * to_stride));
-      sums.c[m][1] = _mm512_mul_ps(f, _mm512_load_ps(to + m * to_stride + kLanes));
-    }
-  }
   for (int64_t k = 0; k < words; k += kNativePieceWords) {
     Accumulate<kKeyTile, 1>(a, panel, kNativePieceWords, sums);
     Accumulate<kKeyTile, 1>(a + kNativePieceWords, panel, kNativePieceWords, sums);
     a += kPanel;
     panel += kNativePieceWords * kPanel;
   }
+  AddScaled(factor, to, to_stride, sums);
   Store(sums, to, to_stride);
 }
 
-ANNULUS_BF16_TARGET void ColumnsTimesPanel(const float* a, const float* panel, int64_t words,
-                                           float* to, int64_t to_stride) {
+ANNULUS_BF16_TARGET void SumOverQueries(const float* a, const float* panel, int64_t words,
+                                        float* to, int64_t to_stride) {
   Sums sums;
   SetZero(sums);
   Accumulate<1, kKeyTile>(a, panel, words, sums);
   Accumulate<1, kKeyTile>(a + kSecondOfColumns, panel, words, sums);
+  AddScaled(nullptr, to, to_stride, sums);
   Store(sums, to, to_stride);
 }
 
@@ -115,8 +120,8 @@ ANNULUS_BF16_TARGET void PackColumns(const float* rows, int64_t count, float* co
 
 void Nothing() {}
 
-constexpr Bf16Products kNative = {Nothing,        Nothing,           StripTimesColumns,
-                                  RowsTimesPanel, ColumnsTimesPanel, PackColumns};
+constexpr Bf16Products kNative = {Nothing,        Nothing,        StripTimesColumns,
+                                  RowsTimesPanel, SumOverQueries, PackColumns};
 
 bool ProcessorHasBf16() {
   __builtin_cpu_init();

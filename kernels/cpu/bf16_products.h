@@ -29,7 +29,10 @@
 //   tiles   for instructions that multiply matrices (x86 AMX, tdpbf16ps). Words of a row are
 //           neighbours, and their number is a multiple of kNativePieceWords:
 //             strip    [rows][words]
-//             columns  [kKeyTile][words of kQueryBlock rows]
+//           Sums over queries are taken the other way round, dimensions by keys, so that nothing
+//           need be transposed: left the dimensions, right the columns.
+//             dimensions  [head_dim][words of kQueryBlock rows]
+//             columns     [kKeyTile / panel width][words of kQueryBlock rows][panel width]
 // Rows of weights are [words of kKeyTile keys] in both. Scores lie where their weights will: those
 // of a panel of keys after one another, and free room after them for a third piece.
 
@@ -61,12 +64,13 @@ struct Bf16Products {
   void (*strip_times_columns)(const float* strip, const float* columns, int64_t words,
                               int64_t begin, int64_t end, float* scores);
   // to[m * to_stride + n] = factor[m] * to[..] + sum over k < words, whole panels of keys, of
-  //     word k of row m of `a` . panel[k * panel width + n]. No factor: `to` is not read.
+  //     word k of row m of `a` . panel[k * panel width + n]. No factor: ones.
   void (*rows_times_panel)(const float* a, const float* panel, int64_t words, const float* factor,
                            float* to, int64_t to_stride);
-  // to[m * to_stride + n] = sum over k < words of a . panel, `a` a piece of the columns.
-  void (*columns_times_panel)(const float* a, const float* panel, int64_t words, float* to,
-                              int64_t to_stride);
+  // to[m * to_stride + n] += sum over k < words, of queries, of a . panel. Pairs: a piece of the
+  // columns by a panel of queries; tiles: dimensions by a panel of the columns.
+  void (*sum_over_queries)(const float* a, const float* panel, int64_t words, float* to,
+                           int64_t to_stride);
   // Columns of words out of one group of rows of weights, `count` keys of each row, whole panels.
   void (*pack_columns)(const float* rows, int64_t count, float* columns);
 };

@@ -69,8 +69,15 @@ ANNULUS_TILES_INLINE void MultiplyAdd() {
 // pieces of them. In an order that loads a piece as seldom as four registers allow.
 template <int kLeft, int kRight>
 ANNULUS_TILES_INLINE void MultiplyPieces(const float* a, int64_t stride, const float* b) {
-  LoadColumns(b);
-  if constexpr (kRight == 1) {
+  if constexpr (kLeft == 1) {
+    LoadRows(a, stride);
+#pragma GCC unroll 2
+    for (int piece = kRight - 1; piece >= 0; --piece) {
+      LoadColumns(b + piece * kPieceFloats);
+      MultiplyAdd();
+    }
+  } else if constexpr (kRight == 1) {
+    LoadColumns(b);
 #pragma GCC unroll 2
     for (int piece = kLeft - 1; piece >= 0; --piece) {
       LoadRows(a + piece * kLanes, stride);
@@ -78,6 +85,7 @@ ANNULUS_TILES_INLINE void MultiplyPieces(const float* a, int64_t stride, const f
     }
   } else {
     static_assert(kLeft == 3 && kRight == 3);
+    LoadColumns(b);
     LoadRows(a + 2 * kLanes, stride);
     MultiplyAdd();  // 2, 0
     LoadRows(a + kLanes, stride);
@@ -114,43 +122,18 @@ ANNULUS_TILES_INLINE void Store(float* to, int64_t to_stride) {
   _tile_stored(3, to + kLanes * to_stride + kLanes, bytes);
 }
 
-// rows[m][n] <-> rows[n][m], 16 by 16.
-ANNULUS_TILES_INLINE void Transpose(__m512i (&rows)[kLanes]) {
-  __m512i t[kLanes];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+// to[m] = factor[m] * to[m] + the sums; no factor: ones.
+ANNULUS_TILES_INLINE void AddTo(const float* factor, float* to, int64_t to_stride) {
+  alignas(64) float sums[kTileRows * kPanel];
+  Store(sums, kPanel);
+  for (int64_t m = 0; m < kTileRows; ++m) {
+    const __m512 f = _mm512_set1_ps(factor == nullptr ? 1.0f : factor[m]);
+    for (int64_t n = 0; n < kPanel; n += kLanes) {
+      float* at = to + m * to_stride + n;
+      _mm512_store_ps(
+          at, _mm512_fmadd_ps(f, _mm512_load_ps(at), _mm512_load_ps(sums + m * kPanel + n)));
+    }
   }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    rows[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    rows[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    rows[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    rows[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  // rows[4 q + c] now has, in its 128-bit part p, column 4 p + c of rows 4 q to 4 q + 3.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    t[c] = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0x88);
-    t[4 + c] = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88);
-    t[8 + c] = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xdd);
-    t[12 + c] = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    rows[c] = _mm512_shuffle_i32x4(t[c], t[4 + c], 0x88);
-    rows[8 + c] = _mm512_shuffle_i32x4(t[c], t[4 + c], 0xdd);
-    rows[4 + c] = _mm512_shuffle_i32x4(t[8 + c], t[12 + c], 0x88);
-    rows[12 + c] = _mm512_shuffle_i32x4(t[8 + c], t[12 + c], 0xdd);
-  }
-}
-
-ANNULUS_TILES_INLINE void StoreTransposed(__m512i (&words)[kLanes], int64_t stride,
-                                          float* columns) {
-  Transpose(words);
-#pragma GCC unroll 16
-  for (int64_t i = 0; i < kLanes; ++i) _mm512_store_si512(columns + i * stride, words[i]);
 }
 
 // The products of operands in kPieces pieces.
@@ -158,7 +141,8 @@ template <int kPieces>
 struct Tiles {
   static constexpr int kWeights = PiecesOfWeights(kPieces);
   static constexpr int64_t kRowStride = WordsInPieces(kKeyTile, kWeights);
-  static constexpr int64_t kColumnStride = WordsInPieces(kQueryBlock, kWeights);
+  static constexpr int64_t kDimensionStride = WordsInPieces(kQueryBlock, kPieces);
+  static constexpr int64_t kColumnWords = WordsInPieces(kQueryBlock, kWeights);
 
   ANNULUS_TILES_TARGET static void StripTimesColumns(const float* strip, const float* columns,
                                                      int64_t words, int64_t begin, int64_t end,
@@ -173,26 +157,13 @@ struct Tiles {
                                                   const float* factor, float* to,
                                                   int64_t to_stride) {
     Multiply<kWeights, kPieces>(a, kRowStride, panel, words);
-    if (factor == nullptr) {
-      Store(to, to_stride);
-      return;
-    }
-    alignas(64) float sums[kTileRows * kPanel];
-    Store(sums, kPanel);
-    for (int64_t m = 0; m < kTileRows; ++m) {
-      const __m512 f = _mm512_set1_ps(factor[m]);
-      for (int64_t n = 0; n < kPanel; n += kLanes) {
-        float* at = to + m * to_stride + n;
-        _mm512_store_ps(
-            at, _mm512_fmadd_ps(f, _mm512_load_ps(at), _mm512_load_ps(sums + m * kPanel + n)));
-      }
-    }
+    AddTo(factor, to, to_stride);
   }
 
-  ANNULUS_TILES_TARGET static void ColumnsTimesPanel(const float* a, const float* panel,
-                                                     int64_t words, float* to, int64_t to_stride) {
-    Multiply<kWeights, kPieces>(a, kColumnStride, panel, words);
-    Store(to, to_stride);
+  ANNULUS_TILES_TARGET static void SumOverQueries(const float* a, const float* panel, int64_t words,
+                                                  float* to, int64_t to_stride) {
+    Multiply<kPieces, kWeights>(a, kDimensionStride, panel, words);
+    AddTo(nullptr, to, to_stride);
   }
 
   // Word i of a column holds rows i and i + kLanes.
@@ -200,24 +171,19 @@ struct Tiles {
     for (int64_t j = 0; j < count; j += kPanel) {
       for (int piece = 0; piece < kWeights; ++piece) {
         const float* from = rows + WordsInPieces(j, kWeights) + piece * kLanes;
-        float* to = columns + j * kColumnStride + piece * kLanes;
-        __m512i low[kLanes];
-        __m512i high[kLanes];
-#pragma GCC unroll 16
+        float* to = columns + j * kColumnWords + piece * kPieceFloats;
         for (int64_t i = 0; i < kLanes; ++i) {
           const HalvesOfWords halves =
               PairHalves(from + i * kRowStride, from + (i + kLanes) * kRowStride);
-          low[i] = halves.low;
-          high[i] = halves.high;
+          _mm512_store_si512(to + i * kPanel, halves.low);
+          _mm512_store_si512(to + i * kPanel + kLanes, halves.high);
         }
-        StoreTransposed(low, kColumnStride, to);
-        StoreTransposed(high, kColumnStride, to + kLanes * kColumnStride);
       }
     }
   }
 
   static constexpr Bf16Products kProducts = {
-      Begin, End, StripTimesColumns, RowsTimesPanel, ColumnsTimesPanel, PackColumns};
+      Begin, End, StripTimesColumns, RowsTimesPanel, SumOverQueries, PackColumns};
 };
 
 bool ProcessorHasTiles() {

@@ -106,6 +106,20 @@ HWY_INLINE void LoadScaled(const float* HWY_RESTRICT from, int64_t row_stride,
   }
 }
 
+// acc[m] += rows of `from`, `row_stride` floats apart.
+template <int kRows, int kWide>
+HWY_INLINE void AddRows(const float* HWY_RESTRICT from, int64_t row_stride,
+                        Accumulator<kRows, kWide>& acc) {
+  const FloatTag d;
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kWide; ++n) {
+      acc.c[m][n] = hn::Add(acc.c[m][n], hn::Load(d, from + m * row_stride + n * kLanes));
+    }
+  }
+}
+
 template <int kRows, int kWide>
 HWY_INLINE void StoreRows(const Accumulator<kRows, kWide>& acc, float* HWY_RESTRICT to,
                           int64_t row_stride) {

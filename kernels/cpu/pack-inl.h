@@ -101,48 +101,52 @@ struct FloatRows {
   }
 };
 
-// to[c * kWidth + r] = from[r * head_dim + c] for 4 rows and 4 columns.
-template <int64_t kWidth>
-HWY_INLINE void Transpose4x4(const float* HWY_RESTRICT from, int64_t head_dim,
-                             float* HWY_RESTRICT to) {
+// to[c * to_stride + r] = from[r * from_stride + c] for 4 rows and 4 columns.
+HWY_INLINE void Transpose4x4(const float* HWY_RESTRICT from, int64_t from_stride,
+                             float* HWY_RESTRICT to, int64_t to_stride) {
 #if HWY_TARGET == HWY_SCALAR
   for (int64_t c = 0; c < 4; ++c) {
-    for (int64_t r = 0; r < 4; ++r) to[c * kWidth + r] = from[r * head_dim + c];
+    for (int64_t r = 0; r < 4; ++r) to[c * to_stride + r] = from[r * from_stride + c];
   }
 #else
   const hn::FixedTag<float, 4> d;
   const hn::RepartitionToWide<decltype(d)> d2;
   const auto row0 = hn::LoadU(d, from);
-  const auto row1 = hn::LoadU(d, from + head_dim);
-  const auto row2 = hn::LoadU(d, from + 2 * head_dim);
-  const auto row3 = hn::LoadU(d, from + 3 * head_dim);
+  const auto row1 = hn::LoadU(d, from + from_stride);
+  const auto row2 = hn::LoadU(d, from + 2 * from_stride);
+  const auto row3 = hn::LoadU(d, from + 3 * from_stride);
   const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, row0, row1));
   const auto low23 = hn::BitCast(d2, hn::InterleaveLower(d, row2, row3));
   const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, row0, row1));
   const auto high23 = hn::BitCast(d2, hn::InterleaveUpper(d, row2, row3));
   hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, low01, low23)), d, to);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, to + kWidth);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, high01, high23)), d, to + 2 * kWidth);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23)), d, to + 3 * kWidth);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, to + to_stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, high01, high23)), d, to + 2 * to_stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23)), d, to + 3 * to_stride);
 #endif
+}
+
+// The same of `rows` rows and `columns` columns, a multiple of 4.
+HWY_INLINE void TransposeBlock(const float* HWY_RESTRICT from, int64_t from_stride, int64_t rows,
+                               int64_t columns, float* HWY_RESTRICT to, int64_t to_stride) {
+  const int64_t fours = rows / 4 * 4;
+  for (int64_t c = 0; c < columns; c += 4) {
+    for (int64_t r = 0; r < fours; r += 4) {
+      Transpose4x4(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+    }
+  }
+  for (int64_t r = fours; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) to[c * to_stride + r] = from[r * from_stride + c];
+  }
 }
 
 // Groups of kWidth rows, each group transposed to [head_dim][kWidth]: "strips" and "columns".
 template <int64_t kWidth>
 HWY_INLINE void TransposeGroups(const float* HWY_RESTRICT rows, int64_t row_count, int64_t head_dim,
                                 float* HWY_RESTRICT out) {
-  constexpr int64_t kFours = kWidth / 4 * 4;
   for (int64_t group = 0; group < row_count; group += kWidth) {
-    const float* from = rows + group * head_dim;
-    float* to = out + group * head_dim;
-    for (int64_t c = 0; c < head_dim; c += 4) {
-      for (int64_t r = 0; r < kFours; r += 4) {
-        Transpose4x4<kWidth>(from + r * head_dim + c, head_dim, to + c * kWidth + r);
-      }
-    }
-    for (int64_t r = kFours; r < kWidth; ++r) {
-      for (int64_t c = 0; c < head_dim; ++c) to[c * kWidth + r] = from[r * head_dim + c];
-    }
+    TransposeBlock(rows + group * head_dim, head_dim, kWidth, head_dim, out + group * head_dim,
+                   kWidth);
   }
 }
 
