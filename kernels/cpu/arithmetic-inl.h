@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/backward_kernel.h"
 #include "kernels/cpu/bf16_choice-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/pack-inl.h"
@@ -89,14 +90,23 @@ struct F32Arithmetic : FloatRows {
     hn::Store(low, FloatTag(), to);
     hn::Store(high, FloatTag(), to + kLanes);
   }
-  // The same of any values. Infinite ones may become NaN.
-  static void StoreAnyWeights(FloatVec low, FloatVec high, float* to) {
-    StoreWeights(low, high, to);
+  // Stores a panel's worth of weights and score gradients, from column j on, of kRowsTogether rows
+  // that are kRowsApart, the first of them row m of the group that begins at row `first`: as sums
+  // over queries and, in the rows of GroupOf, over keys take them. Infinite ones may become NaN.
+  static constexpr int kRowsTogether = 1;
+  static constexpr int64_t kRowsApart = 1;
+  static bool IsStoredWithEarlier(int64_t) { return false; }
+  static void StoreGradients(const FloatVec (&weights)[1][kVectors],
+                             const FloatVec (&d_scores)[1][kVectors], int64_t first, int64_t m,
+                             int64_t j, const BackwardScratch& scratch) {
+    const int64_t at = (first + m) * kRowStride + InScores(j);
+    StoreWeights(weights[0][0], weights[0][1], scratch.weights + at);
+    StoreWeights(d_scores[0][0], d_scores[0][1], scratch.d_scores + at);
   }
-  // Whether ColumnsTimesPanel takes what PackColumns makes, in `columns`, of kRows rows that are
-  // rows `first` and after of all; if not, the rows of all.
-  static constexpr bool kMultipliesColumns = false;
-  static void PackColumns(const float*, int64_t, int64_t, float*) {}
+  // The rows of a group, of what both sums take or of its own.
+  static float* GroupOf(float* all, float* /*group*/, int64_t first) {
+    return all + first * kRowStride;
+  }
 
   static float InKeyPanels(const float* panels, int64_t key, int64_t c) {
     return InPanels(panels, kKeyTile, key, c);

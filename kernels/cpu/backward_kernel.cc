@@ -72,83 +72,94 @@ void FindSeeing(Pair& pair) {
   }
 }
 
-struct DifferentiatedRow {
-  float score_factor;
-  float lse;
-  float delta;
+// What the weights and score gradients of one row are made of, vectors of one value.
+struct RowFactors {
+  FloatVec score_factor;
+  FloatVec lse;  // times log2(e)
+  FloatVec delta;
   IndexRange visible;
 };
 
-// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta), as the products
-// take them, in the columns [0, count), zero outside `visible`. On entry `weights` holds scores and
-// `d_scores` d_weights, where columns are visible.
-template <class Arithmetic>
-HWY_INLINE void DifferentiateRow(const DifferentiatedRow& row, int64_t count,
-                                 float* HWY_RESTRICT weights, float* HWY_RESTRICT d_scores) {
+RowFactors FactorsOfRow(const Pair& pair, float score_factor, int64_t row) {
   const FloatTag d;
-  const FloatVec factor = hn::Set(d, row.score_factor);
-  const FloatVec shift = hn::Set(d, static_cast<float>(row.lse * kLog2E));
-  const FloatVec delta = hn::Set(d, row.delta);
-  const IndexRange panels = PanelsOf(row.visible);
-  for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
-    float* weights_at = weights + Arithmetic::InScores(j);
-    float* d_scores_at = d_scores + Arithmetic::InScores(j);
-    FloatVec weight[kVectors];
-    FloatVec d_score[kVectors];
-    for (int n = 0; n < kVectors; ++n) {
-      weight[n] = Exp2(d, hn::MulSub(hn::Load(d, weights_at + n * kLanes), factor, shift));
-      d_score[n] = hn::Mul(weight[n], hn::Sub(hn::Load(d, d_scores_at + n * kLanes), delta));
-    }
-    if (j < row.visible.begin || j + kPanelWidth > row.visible.end) {
-      for (int n = 0; n < kVectors; ++n) {
-        const auto inside = LanesInside(row.visible, j + n * kLanes);
-        weight[n] = hn::IfThenElseZero(inside, weight[n]);
-        d_score[n] = hn::IfThenElseZero(inside, d_score[n]);
-      }
-    }
-    Arithmetic::StoreAnyWeights(weight[0], weight[1], weights_at);
-    Arithmetic::StoreAnyWeights(d_score[0], d_score[1], d_scores_at);
-  }
-  ClearAround<Arithmetic>(panels, 0, count, weights);
-  ClearAround<Arithmetic>(panels, 0, count, d_scores);
+  const bool real = row < pair.queries.count;
+  const float lse = real ? pair.queries.lse.At(row) : 0.0f;
+  const float delta = real ? pair.queries.delta.At(row) : 0.0f;
+  return {hn::Set(d, score_factor), hn::Set(d, static_cast<float>(lse * kLog2E)), hn::Set(d, delta),
+          pair.visible[row]};
 }
 
-// Rows of weights and score gradients of one group.
-struct GroupRows {
-  float* weights;
-  float* d_scores;
-};
-
-// Fills those of the group from row `first` on, as the products take them.
-template <class Arithmetic>
-GroupRows DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
-                             int64_t first) {
-  constexpr int64_t kStride = Arithmetic::kRowStride;
-  const BackwardScratch& scratch = pair.scratch;
-  const GroupRows group =
-      Arithmetic::kMultipliesColumns
-          ? GroupRows{scratch.group_weights, scratch.group_d_scores}
-          : GroupRows{scratch.weights + first * kStride, scratch.d_scores + first * kStride};
-  const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
-  const int64_t begin = PanelFloor(keys.begin);
-  const int64_t end = PanelCeil(keys.end);
-  const float factor = Arithmetic::ScoreFactor(softmax_scale);
-  const int64_t strip = first * Arithmetic::Words(pair.head_dim);
-  arithmetic.StripTimesColumns(pair.queries.q_strips + strip, pair.keys.k_columns, pair.head_dim,
-                               begin, end, group.weights);
-  arithmetic.StripTimesColumns(pair.queries.do_strips + strip, pair.keys.v_columns, pair.head_dim,
-                               begin, end, group.d_scores);
-  for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
-    const int64_t i = first + m;
-    const bool real = i < pair.queries.count;
-    const float lse = real ? pair.queries.lse.At(i) : 0.0f;
-    const float delta = real ? pair.queries.delta.At(i) : 0.0f;
-    DifferentiateRow<Arithmetic>({factor, lse, delta, pair.visible[i]}, pair.key_count,
-                                 group.weights + m * kStride, group.d_scores + m * kStride);
+// weights = 2^(factor * score - lse), d_scores = weights * (d_weights - delta) in a panel of keys
+// from `key` on, zero where they are not visible.
+HWY_INLINE void DifferentiatePanel(const RowFactors& row, int64_t key, const float* scores,
+                                   const float* d_weights, FloatVec (&weights)[kVectors],
+                                   FloatVec (&d_scores)[kVectors]) {
+  const FloatTag d;
+  for (int n = 0; n < kVectors; ++n) {
+    const FloatVec score = hn::Load(d, scores + n * kLanes);
+    weights[n] = Exp2(d, hn::MulSub(score, row.score_factor, row.lse));
+    d_scores[n] = hn::Mul(weights[n], hn::Sub(hn::Load(d, d_weights + n * kLanes), row.delta));
   }
-  arithmetic.PackColumns(group.weights, first, pair.key_count, scratch.weights);
-  arithmetic.PackColumns(group.d_scores, first, pair.key_count, scratch.d_scores);
-  return group;
+  if (key >= row.visible.begin && key + kPanelWidth <= row.visible.end) return;
+  for (int n = 0; n < kVectors; ++n) {
+    const auto inside = LanesInside(row.visible, key + n * kLanes);
+    weights[n] = hn::IfThenElseZero(inside, weights[n]);
+    d_scores[n] = hn::IfThenElseZero(inside, d_scores[n]);
+  }
+}
+
+// Weights and score gradients of the rows that an arithmetic stores together, from row `first` + m
+// of the block on; `first` begins a group. On entry `scores` and `d_weights` are those of the group
+// in the panels `keys`.
+template <class Arithmetic>
+void DifferentiateRows(const Pair& pair, float score_factor, int64_t first, int64_t m,
+                       IndexRange keys, const float* scores, const float* d_weights) {
+  constexpr int kTogether = Arithmetic::kRowsTogether;
+  RowFactors rows[kTogether];
+  IndexRange panels = {keys.end, keys.begin};
+  for (int t = 0; t < kTogether; ++t) {
+    rows[t] = FactorsOfRow(pair, score_factor, first + m + t * Arithmetic::kRowsApart);
+    if (rows[t].visible.size() == 0) continue;
+    panels.begin = std::min(panels.begin, PanelFloor(rows[t].visible.begin));
+    panels.end = std::max(panels.end, PanelCeil(rows[t].visible.end));
+  }
+  const FloatVec zero = hn::Zero(FloatTag());
+  for (int64_t j = 0; j < pair.key_count; j += kPanelWidth) {
+    FloatVec weights[kTogether][kVectors];
+    FloatVec d_scores[kTogether][kVectors];
+    for (int t = 0; t < kTogether; ++t) {
+      if (j < panels.begin || j >= panels.end) {
+        std::fill(weights[t], weights[t] + kVectors, zero);
+        std::fill(d_scores[t], d_scores[t] + kVectors, zero);
+        continue;
+      }
+      const int64_t at =
+          (m + t * Arithmetic::kRowsApart) * Arithmetic::kRowStride + Arithmetic::InScores(j);
+      DifferentiatePanel(rows[t], j, scores + at, d_weights + at, weights[t], d_scores[t]);
+    }
+    Arithmetic::StoreGradients(weights, d_scores, first, m, j, pair.scratch);
+  }
+}
+
+// The weights and score gradients of the group of rows from `first` on, as the products take them.
+// Returns the rows of score gradients.
+template <class Arithmetic>
+const float* DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, float softmax_scale,
+                                int64_t first) {
+  const IndexRange keys = PanelsOf(RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys);
+  const int64_t strip = first * Arithmetic::Words(pair.head_dim);
+  float* scores = Arithmetic::GroupOf(pair.scratch.weights, pair.scratch.group_weights, first);
+  float* d_scores = Arithmetic::GroupOf(pair.scratch.d_scores, pair.scratch.group_d_scores, first);
+  arithmetic.StripTimesColumns(pair.queries.q_strips + strip, pair.keys.k_columns, pair.head_dim,
+                               keys.begin, keys.end, scores);
+  arithmetic.StripTimesColumns(pair.queries.do_strips + strip, pair.keys.v_columns, pair.head_dim,
+                               keys.begin, keys.end, d_scores);
+  const float factor = Arithmetic::ScoreFactor(softmax_scale);
+  for (int64_t m = 0; m < Arithmetic::kRows; ++m) {
+    if (Arithmetic::IsStoredWithEarlier(m)) continue;
+    DifferentiateRows<Arithmetic>(pair, factor, first, m, keys, scores, d_scores);
+  }
+  return d_scores;
 }
 
 // to[row] += factor * from[row] for every row; rows of `from` are padded.
@@ -230,8 +241,8 @@ void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float soft
   FindSeeing<kRows>(pair);
   const bool by_pairs = pair.masked && !(pair.queries.finite && pair.keys.finite);
   for (int64_t first = 0; first < pair.row_count; first += kRows) {
-    const GroupRows group = DifferentiateGroup(arithmetic, pair, softmax_scale, first);
-    if (!by_pairs) AddQueryGradient(arithmetic, pair, first, group.d_scores);
+    const float* d_scores = DifferentiateGroup(arithmetic, pair, softmax_scale, first);
+    if (!by_pairs) AddQueryGradient(arithmetic, pair, first, d_scores);
   }
   const BackwardScratch& scratch = pair.scratch;
   if (by_pairs) {

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/backward_kernel.h"
 #include "kernels/cpu/bf16_inputs-inl.h"
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/bf16_words-inl.h"
@@ -148,13 +149,28 @@ struct Bf16Arithmetic : Inputs {
   static void StoreWeights(FloatVec low, FloatVec high, float* to) {
     StorePieces<kWeightPieces>(low, high, kLanes, to);
   }
-  static void StoreAnyWeights(FloatVec low, FloatVec high, float* to) {
-    StoreWeights(NaNUnlessFinite(low), NaNUnlessFinite(high), to);
+  static constexpr int kRowsTogether = 2;
+  static constexpr int64_t kRowsApart = Form::kStep;
+  static bool IsStoredWithEarlier(int64_t m) { return QueryPairing::Half(m) != 0; }
+  static void StoreGradients(const FloatVec (&weights)[2][kVectors],
+                             const FloatVec (&d_scores)[2][kVectors], int64_t first, int64_t m,
+                             int64_t j, const BackwardScratch& scratch) {
+    FloatVec safe[2][kVectors];
+    for (int t = 0; t < 2; ++t) {
+      for (int n = 0; n < kVectors; ++n) safe[t][n] = NaNUnlessFinite(d_scores[t][n]);
+      StoreWeights(safe[t][0], safe[t][1],
+                   scratch.group_d_scores + (m + t * kRowsApart) * kRowStride + InScores(j));
+    }
+    for (int n = 0; n < kVectors; ++n) {
+      const int64_t at =
+          Form::InColumns(j + n * kLanes, QueryPairing::Word(first + m), kWeightPieces);
+      StorePieces<kWeightPieces>(safe[0][n], safe[1][n], Form::PieceOfColumns(),
+                                 scratch.d_scores + at);
+      StorePieces<kWeightPieces>(NaNUnlessFinite(weights[0][n]), NaNUnlessFinite(weights[1][n]),
+                                 Form::PieceOfColumns(), scratch.weights + at);
+    }
   }
-  static constexpr bool kMultipliesColumns = true;
-  void PackColumns(const float* rows, int64_t first, int64_t count, float* columns) const {
-    products.pack_columns(rows, count, columns + Form::InColumns(0, first / 2, kWeightPieces));
-  }
+  static float* GroupOf(float* /*all*/, float* group, int64_t /*first*/) { return group; }
 
   static float InKeyPanels(const float* panels, int64_t key, int64_t c) {
     return InPanels<KeyPairing>(panels, kKeyTile, key, c);

@@ -27,7 +27,6 @@ namespace HWY_NAMESPACE {
 template <class Form, class Inputs>
 struct EmulatedBf16Products {
   using Arithmetic = Bf16Arithmetic<Form, Inputs>;
-  using QueryPairing = Pairing<Form::kStep>;
   static constexpr int kPieces = Arithmetic::kPieces;
   static constexpr int kWeightPieces = Arithmetic::kWeightPieces;
 
@@ -99,25 +98,8 @@ struct EmulatedBf16Products {
       AddProduct<kWeightPieces, kPieces>(a, at, panel, words, to, to_stride);
     }
   }
-  static void PackColumns(const float* rows, int64_t count, float* columns) {
-    for (int64_t low = 0; low < Form::kRows; ++low) {
-      if (QueryPairing::Half(low) != 0) continue;
-      const float* low_row = rows + low * Arithmetic::kRowStride;
-      const float* high_row = low_row + Form::kStep * Arithmetic::kRowStride;
-      for (int64_t j = 0; j < count; ++j) {
-        float* to = columns + Form::InColumns(j, QueryPairing::Word(low), kWeightPieces);
-        for (int piece = 0; piece < kWeightPieces; ++piece) {
-          const int64_t at = FirstPiece(KeyPairing::Word(j), kWeightPieces) + piece * kLanes;
-          to[piece * Form::PieceOfColumns()] =
-              WordOf(BitsOfHalf(low_row[at], KeyPairing::Half(j)),
-                     BitsOfHalf(high_row[at], KeyPairing::Half(j)));
-        }
-      }
-    }
-  }
-
-  static constexpr Bf16Products kProducts = {Nothing,        Nothing,        StripTimesColumns,
-                                             RowsTimesPanel, SumOverQueries, PackColumns};
+  static constexpr Bf16Products kProducts = {Nothing, Nothing, StripTimesColumns, RowsTimesPanel,
+                                             SumOverQueries};
 };
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AVX512_BF16, by intrinsics, with a dispatch of its own.
-#include "kernels/cpu/bf16_halves.h"
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define ANNULUS_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 #endif
 
@@ -103,25 +103,10 @@ ANNULUS_BF16_TARGET void SumOverQueries(const float* a, const float* panel, int6
   Store(sums, to, to_stride);
 }
 
-ANNULUS_BF16_TARGET void PackColumns(const float* rows, int64_t count, float* columns) {
-  for (int row = 0; row < kRows; row += 2) {
-    const float* first = rows + row * kKeyTile;
-    float* to = columns + row / 2 * kKeyTile;
-    for (int64_t j = 0; j < count; j += kPanel) {
-      for (int piece = 0; piece < 2; ++piece) {
-        const float* at = first + j + piece * kLanes;
-        const HalvesOfWords halves = PairHalves(at, at + kKeyTile);
-        _mm512_store_si512(to + piece * kSecondOfColumns + j, halves.low);
-        _mm512_store_si512(to + piece * kSecondOfColumns + j + kLanes, halves.high);
-      }
-    }
-  }
-}
-
 void Nothing() {}
 
-constexpr Bf16Products kNative = {Nothing,        Nothing,        StripTimesColumns,
-                                  RowsTimesPanel, SumOverQueries, PackColumns};
+constexpr Bf16Products kNative = {Nothing, Nothing, StripTimesColumns, RowsTimesPanel,
+                                  SumOverQueries};
 
 bool ProcessorHasBf16() {
   __builtin_cpu_init();

@@ -71,8 +71,6 @@ struct Bf16Products {
   // columns by a panel of queries; tiles: dimensions by a panel of the columns.
   void (*sum_over_queries)(const float* a, const float* panel, int64_t words, float* to,
                            int64_t to_stride);
-  // Columns of words out of one group of rows of weights, `count` keys of each row, whole panels.
-  void (*pack_columns)(const float* rows, int64_t count, float* columns);
 };
 
 // Rows of a group and panel width of the native products; the width is that of Highway's AVX3.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Highway 1.0.3 cannot say: AMX, by intrinsics, with a dispatch of its own.
-#include "kernels/cpu/bf16_halves.h"
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
+#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #define ANNULUS_TILES_TARGET \
@@ -142,7 +142,6 @@ struct Tiles {
   static constexpr int kWeights = PiecesOfWeights(kPieces);
   static constexpr int64_t kRowStride = WordsInPieces(kKeyTile, kWeights);
   static constexpr int64_t kDimensionStride = WordsInPieces(kQueryBlock, kPieces);
-  static constexpr int64_t kColumnWords = WordsInPieces(kQueryBlock, kWeights);
 
   ANNULUS_TILES_TARGET static void StripTimesColumns(const float* strip, const float* columns,
                                                      int64_t words, int64_t begin, int64_t end,
@@ -166,24 +165,8 @@ struct Tiles {
     AddTo(nullptr, to, to_stride);
   }
 
-  // Word i of a column holds rows i and i + kLanes.
-  ANNULUS_TILES_TARGET static void PackColumns(const float* rows, int64_t count, float* columns) {
-    for (int64_t j = 0; j < count; j += kPanel) {
-      for (int piece = 0; piece < kWeights; ++piece) {
-        const float* from = rows + WordsInPieces(j, kWeights) + piece * kLanes;
-        float* to = columns + j * kColumnWords + piece * kPieceFloats;
-        for (int64_t i = 0; i < kLanes; ++i) {
-          const HalvesOfWords halves =
-              PairHalves(from + i * kRowStride, from + (i + kLanes) * kRowStride);
-          _mm512_store_si512(to + i * kPanel, halves.low);
-          _mm512_store_si512(to + i * kPanel + kLanes, halves.high);
-        }
-      }
-    }
-  }
-
-  static constexpr Bf16Products kProducts = {
-      Begin, End, StripTimesColumns, RowsTimesPanel, SumOverQueries, PackColumns};
+  static constexpr Bf16Products kProducts = {Begin, End, StripTimesColumns, RowsTimesPanel,
+                                             SumOverQueries};
 };
 
 bool ProcessorHasTiles() {
