@@ -205,6 +205,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(
       args.push_back("--compute-plugin");
       args.push_back(options.compute_plugin);
     }
+    if (!options.compute_provider.empty()) {
+      args.push_back("--compute-provider");
+      args.push_back(options.compute_provider);
+    }
     if (options.compute_plugin == "cuda") {
       args.push_back("--device-ordinal");
       args.push_back(absl::StrCat(i % gpus));

@@ -19,6 +19,7 @@ struct EmbeddedClusterOptions {
   int threads = 0;         // per worker; 0: cores / workers, at least 1
   // Name or path; "": the worker's own default. With "cuda" the workers take turns on the GPUs.
   std::string compute_plugin;
+  std::string compute_provider;     // which kernels of the plugin; "": the fastest
   std::string transport_plugin;     // a list as the worker takes it; "": the worker's own default
   bool pin_threads = false;         // each worker's compute threads to processors of their own
   uint64_t memory_limit_bytes = 0;  // per worker; 0: the worker's own default

@@ -155,12 +155,19 @@ void AddDeviceFlag(CLI::App* app, std::string* device) {
       ->check(CLI::IsMember({"cpu", "cuda"}));
 }
 
+void AddComputeProviderFlag(CLI::App* app, std::string* provider) {
+  app->add_option("--compute-provider", *provider,
+                  "Which kernels of the compute plugin to use, such as vectors (cpu) or cudnn "
+                  "(cuda) (default: the fastest that the device runs)");
+}
+
 void AddComputeFlags(CLI::App* app, RunFlags* flags) {
   AddDeviceFlag(app, &flags->device);
   app->add_option("--compute-plugin", flags->compute_plugin,
                   "Name or path of the compute plugin where --device does not say it, here and in "
                   "the workers that are started (default cpu)")
       ->envname("ANNULUS_COMPUTE_PLUGIN");
+  AddComputeProviderFlag(app, &flags->compute_provider);
   app->add_option("--client-memory", flags->client_memory,
                   "Where this program's tensors lie: host, or device, where the workers use them "
                   "in place (default: device where the workers' devices can be opened here)")
@@ -298,10 +305,11 @@ absl::Status CheckForIdleFlags(const RunFlags& flags) {
   }
   if (flags.coordinator.empty()) return absl::OkStatus();
   if (flags.threads != 0 || flags.pin_threads || !flags.memory_limit.empty() ||
-      !flags.device.empty() || !flags.transport_plugin.empty()) {
+      !flags.device.empty() || !flags.compute_provider.empty() || !flags.transport_plugin.empty()) {
     return UsageError(
-        "--threads, --pin-threads, --memory-limit, --device and --transport-plugin are for workers "
-        "that run starts itself: leave them out with --coordinator");
+        "--threads, --pin-threads, --memory-limit, --device, --compute-provider and "
+        "--transport-plugin are for workers that run starts itself: leave them out with "
+        "--coordinator");
   }
   return absl::OkStatus();
 }

@@ -63,6 +63,7 @@ struct RunFlags {
   std::string transport_plugin;  // of workers of our own; "": their default
   std::string device;            // of workers of our own, "cpu" or "cuda"; "": compute_plugin
   std::string compute_plugin;    // here and of workers of our own; "": their default
+  std::string compute_provider;  // which kernels of the plugin; "": the fastest
   std::string client_memory;     // "host" or "device"; "": the workers' devices' where that can be
 };
 
@@ -74,6 +75,8 @@ void AddRingFlags(CLI::App* app, RunFlags* flags);
 void AddRunFlags(CLI::App* app, RunFlags* flags);
 // What workers of our own compute on: the name of their compute plugin.
 void AddDeviceFlag(CLI::App* app, std::string* device);
+// Which kernels of their plugin they use.
+void AddComputeProviderFlag(CLI::App* app, std::string* provider);
 // Which transports workers of our own load: as --transport-plugin of annulus-worker.
 void AddTransportPluginFlag(CLI::App* app, std::string* plugins);
 // What workers of our own compute on, and where the client's tensors lie.

@@ -29,6 +29,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> StartOwnCluster(const RunFlags&
   options.threads = flags.threads;
   options.pin_threads = flags.pin_threads;
   options.compute_plugin = ComputePluginOf(flags);
+  options.compute_provider = flags.compute_provider;
   options.transport_plugin = flags.transport_plugin;
   if (!flags.memory_limit.empty()) {
     ANNULUS_ASSIGN_OR_RETURN(options.memory_limit_bytes, ParseBytes(flags.memory_limit));

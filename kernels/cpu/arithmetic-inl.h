@@ -19,6 +19,7 @@
 #include "kernels/cpu/backward_kernel.h"
 #include "kernels/cpu/bf16_choice-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
+#include "kernels/cpu/multiplier.h"
 #include "kernels/cpu/pack-inl.h"
 #include "kernels/cpu/row_map.h"
 #include "kernels/cpu/tile.h"
@@ -148,10 +149,10 @@ struct F32Arithmetic : FloatRows {
   }
 };
 
-// Runs the body with the fastest arithmetic of a pass for operands that are all bfloat16, or not.
+// Runs the body with the arithmetic that is chosen.
 template <typename Body>
-HWY_INLINE void WithArithmetic(Pass pass, bool all_bf16, const Body& body) {
-  if (WithBf16Arithmetic(pass, all_bf16, body)) return;
+HWY_INLINE void WithArithmetic(const ArithmeticChoice& choice, const Body& body) {
+  if (WithBf16Arithmetic(choice, body)) return;
   body(F32Arithmetic());
 }
 

@@ -40,8 +40,9 @@ class BackwardPass {
         block_floats_(PackedFloats(kQueryBlock, head_dim_)),
         key_floats_(kPackedFormsOfKeys * tile_floats_ + 2 * SumFloats(kKeyTile)),
         query_floats_(kPackedFormsOfQueries * block_floats_ + SumFloats(kQueryBlock)),
-        all_bf16_(args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
-                  args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16) {}
+        choice_{workspace->multiplier,
+                args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
+                    args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16} {}
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
@@ -119,7 +120,7 @@ class BackwardPass {
       order.Begin(pair);
       AttendBackwardPair(workspace_.backward_queries[pair.head * blocks + pair.block],
                          workspace_.backward_keys[pair.head * tiles + pair.tile], args_.mask,
-                         args_.softmax_scale, all_bf16_, ScratchOf(thread));
+                         args_.softmax_scale, choice_, ScratchOf(thread));
       order.End(pair);
     });
     workspace_.pool.Parallel(round.head_count * blocks, [&](int64_t item, int) {
@@ -129,7 +130,7 @@ class BackwardPass {
 
   void FinishKeys(int64_t count) {
     workspace_.pool.Parallel(count, [&](int64_t item, int thread) {
-      FinishBackwardKeys(workspace_.backward_keys[item], args_.softmax_scale, all_bf16_,
+      FinishBackwardKeys(workspace_.backward_keys[item], args_.softmax_scale, choice_,
                          ScratchOf(thread).staging);
     });
   }
@@ -152,7 +153,7 @@ class BackwardPass {
     keys.positions = workspace_.keys.positions.data() + range.begin;
     keys.count = count;
     PackBackwardKeys(GatherHead(args_.k, batch, kv_head, rows, count, 0),
-                     GatherHead(args_.v, batch, kv_head, rows, count, 0), all_bf16_,
+                     GatherHead(args_.v, batch, kv_head, rows, count, 0), choice_,
                      ScratchOf(thread).staging, &keys);
   }
 
@@ -178,7 +179,7 @@ class BackwardPass {
     queries.count = count;
     PackBackwardQueries(GatherHead(args_.q, batch, q_head, rows, count, 0),
                         GatherHead(args_.d_o, batch, q_head, rows, count, 0), args_.softmax_scale,
-                        all_bf16_, ScratchOf(thread).staging, &queries);
+                        choice_, ScratchOf(thread).staging, &queries);
   }
 
   const annulusAttendBackwardArgs& args_;
@@ -189,7 +190,7 @@ class BackwardPass {
   const int64_t block_floats_;
   const int64_t key_floats_;
   const int64_t query_floats_;
-  const bool all_bf16_;
+  const ArithmeticChoice choice_;
   int64_t blocks_ = 0;
   int64_t tiles_per_round_ = 1;
   int64_t blocks_per_round_ = 1;

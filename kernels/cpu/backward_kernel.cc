@@ -254,11 +254,11 @@ void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float soft
 }
 
 void AttendBackwardPairImpl(const BackwardQueries& queries, const BackwardKeys& keys,
-                            const annulusMask& mask, float softmax_scale, bool all_bf16,
-                            const BackwardScratch& scratch) {
+                            const annulusMask& mask, float softmax_scale,
+                            const ArithmeticChoice& choice, const BackwardScratch& scratch) {
   Pair pair = {queries, keys, scratch, queries.dq.head_dim};
   if (!FindVisible(mask, pair)) return;
-  WithArithmetic(Pass::kBackward, all_bf16, [&](const auto& arithmetic) {
+  WithArithmetic(choice, [&](const auto& arithmetic) {
     AttendBackwardPairOver(arithmetic, pair, softmax_scale);
   });
 }
@@ -274,9 +274,9 @@ void AddKeySums(const float* sums, float factor, float* staging, const HeadRows&
   }
 }
 
-void FinishBackwardKeysImpl(const BackwardKeys& keys, float softmax_scale, bool all_bf16,
-                            float* staging) {
-  WithArithmetic(Pass::kBackward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+void FinishBackwardKeysImpl(const BackwardKeys& keys, float softmax_scale,
+                            const ArithmeticChoice& choice, float* staging) {
+  WithArithmetic(choice, [&]<class Arithmetic>(const Arithmetic&) {
     AddKeySums<Arithmetic>(keys.dk_sums, Arithmetic::QueryFactor(softmax_scale), staging, keys.dk);
     AddKeySums<Arithmetic>(keys.dv_sums, 1.0f, staging, keys.dv);
   });
@@ -286,10 +286,10 @@ void FinishBackwardQueriesImpl(const BackwardQueries& queries, float softmax_sca
   AddRows(queries.dq_sums, softmax_scale, queries.dq);
 }
 
-void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
-                          BackwardKeys* keys) {
+void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
+                          float* staging, BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
-  WithArithmetic(Pass::kBackward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+  WithArithmetic(choice, [&]<class Arithmetic>(const Arithmetic&) {
     keys->finite = !Arithmetic::Load(k, rows, staging);
     Arithmetic::KeyColumns(staging, rows, k.head_dim, keys->k_columns);
     Arithmetic::KeyPanels(staging, rows, k.head_dim, keys->k_panels);
@@ -302,8 +302,9 @@ void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, f
 }
 
 void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
-                             bool all_bf16, float* staging, BackwardQueries* queries) {
-  WithArithmetic(Pass::kBackward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+                             const ArithmeticChoice& choice, float* staging,
+                             BackwardQueries* queries) {
+  WithArithmetic(choice, [&]<class Arithmetic>(const Arithmetic&) {
     const int64_t rows = RoundUp(q.count, Arithmetic::kRows);
     const bool q_poisoned = Arithmetic::LoadQueries(q, softmax_scale, rows, staging);
     Arithmetic::Strips(staging, rows, q.head_dim, queries->q_strips);
@@ -332,25 +333,25 @@ HWY_EXPORT(FinishBackwardKeysImpl);
 HWY_EXPORT(FinishBackwardQueriesImpl);
 
 void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys,
-                        const annulusMask& mask, float softmax_scale, bool all_bf16,
-                        const BackwardScratch& scratch) {
+                        const annulusMask& mask, float softmax_scale,
+                        const ArithmeticChoice& choice, const BackwardScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(AttendBackwardPairImpl)
-  (queries, keys, mask, softmax_scale, all_bf16, scratch);
+  (queries, keys, mask, softmax_scale, choice, scratch);
 }
 
-void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
-                      BackwardKeys* keys) {
-  HWY_DYNAMIC_DISPATCH(PackBackwardKeysImpl)(k, v, all_bf16, staging, keys);
+void PackBackwardKeys(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
+                      float* staging, BackwardKeys* keys) {
+  HWY_DYNAMIC_DISPATCH(PackBackwardKeysImpl)(k, v, choice, staging, keys);
 }
 
-void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale, bool all_bf16,
-                         float* staging, BackwardQueries* queries) {
-  HWY_DYNAMIC_DISPATCH(PackBackwardQueriesImpl)(q, d_o, softmax_scale, all_bf16, staging, queries);
+void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
+                         const ArithmeticChoice& choice, float* staging, BackwardQueries* queries) {
+  HWY_DYNAMIC_DISPATCH(PackBackwardQueriesImpl)(q, d_o, softmax_scale, choice, staging, queries);
 }
 
-void FinishBackwardKeys(const BackwardKeys& keys, float softmax_scale, bool all_bf16,
-                        float* staging) {
-  HWY_DYNAMIC_DISPATCH(FinishBackwardKeysImpl)(keys, softmax_scale, all_bf16, staging);
+void FinishBackwardKeys(const BackwardKeys& keys, float softmax_scale,
+                        const ArithmeticChoice& choice, float* staging) {
+  HWY_DYNAMIC_DISPATCH(FinishBackwardKeysImpl)(keys, softmax_scale, choice, staging);
 }
 
 void FinishBackwardQueries(const BackwardQueries& queries, float softmax_scale) {

@@ -8,6 +8,7 @@
 
 #include "kernels/compute_plugin.h"
 #include "kernels/cpu/gather.h"
+#include "kernels/cpu/multiplier.h"
 #include "kernels/cpu/row_map.h"
 
 namespace annulus::kernels::cpu {
@@ -41,14 +42,13 @@ struct BackwardQueries {
   bool finite = true;  // no NaN or infinity in q and do
 };
 
-// `all_bf16`, the same in all calls: q, k, v and do all are bfloat16, which may have an arithmetic
-// of its own (bf16_products.h). `staging`: kKeyTile * PaddedHeadDim(head_dim) floats. Sets the
-// packed contents and `finite`, and all sums to zero.
-void PackBackwardKeys(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
-                      BackwardKeys* keys);
+// `choice`, the same in all calls, is what they are packed for. `staging`: kKeyTile *
+// PaddedHeadDim(head_dim) floats. Sets the packed contents and `finite`, and all sums to zero.
+void PackBackwardKeys(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
+                      float* staging, BackwardKeys* keys);
 // `staging`: kQueryBlock * PaddedHeadDim(head_dim) floats.
-void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale, bool all_bf16,
-                         float* staging, BackwardQueries* queries);
+void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
+                         const ArithmeticChoice& choice, float* staging, BackwardQueries* queries);
 
 // Scratch of one thread; 64-byte aligned floats.
 struct BackwardScratch {
@@ -63,12 +63,12 @@ struct BackwardScratch {
 // 2307.08691, algorithm 2), or the gradients themselves. Rows whose lse is -inf and masked pairs
 // contribute nothing, not even a NaN.
 void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys,
-                        const annulusMask& mask, float softmax_scale, bool all_bf16,
-                        const BackwardScratch& scratch);
+                        const annulusMask& mask, float softmax_scale,
+                        const ArithmeticChoice& choice, const BackwardScratch& scratch);
 
 // dk, dv, dq += the sums. `staging`: kKeyTile * PaddedHeadDim(head_dim) floats.
-void FinishBackwardKeys(const BackwardKeys& keys, float softmax_scale, bool all_bf16,
-                        float* staging);
+void FinishBackwardKeys(const BackwardKeys& keys, float softmax_scale,
+                        const ArithmeticChoice& choice, float* staging);
 void FinishBackwardQueries(const BackwardQueries& queries, float softmax_scale);
 
 }  // namespace annulus::kernels::cpu

@@ -16,6 +16,7 @@
 #include "kernels/cpu/bf16_inputs-inl.h"
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/microkernel-inl.h"
+#include "kernels/cpu/multiplier.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace annulus::kernels::cpu {
@@ -26,6 +27,22 @@ inline constexpr bool kHasNativeBf16 =
     kMicroRows == kNativePairRows && kPanelWidth == kNativeBf16Panel;
 inline constexpr bool kHasBf16Arithmetic =
     HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128;
+
+// Whether this instruction set can be multiplied with by it.
+HWY_INLINE bool CanMultiplyBy(Multiplier multiplier) {
+  switch (multiplier) {
+    case Multiplier::kVectors:
+      return true;
+    case Multiplier::kAmx:
+      return kHasNativeBf16 && NativeBf16Tiles() != nullptr;
+    case Multiplier::kAvx512Bf16:
+      return kHasNativeBf16 && NativeBf16Pairs() != nullptr;
+    case Multiplier::kEmulatedAmx:
+    case Multiplier::kEmulatedAvx512Bf16:
+      return kHasBf16Arithmetic;
+  }
+  return false;
+}
 
 template <class Form, class Inputs, typename Body>
 HWY_INLINE bool WithBf16Products(const Bf16Products* products, const Body& body) {
@@ -39,31 +56,27 @@ HWY_INLINE bool WithEmulatedBf16(const Body& body) {
   return WithBf16Products<Form, Inputs>(&EmulatedBf16Products<Form, Inputs>::kProducts, body);
 }
 
-// Runs the body with products of bfloat16 if the mode asks for them; false, and nothing is done,
-// if not. `all_bf16`: all operands are bfloat16.
+// Runs the body with products of bfloat16 if they are chosen; false, and nothing is done, if not.
 template <typename Body>
-HWY_INLINE bool WithBf16Arithmetic(Pass pass, bool all_bf16, const Body& body) {
-  if (!all_bf16 && !SplitsFloat32(pass)) return false;
+HWY_INLINE bool WithBf16Arithmetic(const ArithmeticChoice& choice, const Body& body) {
   using PairInputs = WholeInputs<PairForm::kStep>;
   using TileInputs = WholeInputs<TileForm::kStep>;
   if constexpr (kHasBf16Arithmetic) {
-    const ProductMode mode = CurrentProductMode();
-    if (mode == ProductMode::kEmulatedPairs) {
-      return all_bf16 && WithEmulatedBf16<PairForm, PairInputs>(body);
+    if (choice.multiplier == Multiplier::kEmulatedAvx512Bf16) {
+      return choice.all_bf16 && WithEmulatedBf16<PairForm, PairInputs>(body);
     }
-    if (mode == ProductMode::kEmulatedTiles) {
-      return all_bf16 ? WithEmulatedBf16<TileForm, TileInputs>(body)
-                      : WithEmulatedBf16<TileForm, SplitInputs>(body);
+    if (choice.multiplier == Multiplier::kEmulatedAmx) {
+      return choice.all_bf16 ? WithEmulatedBf16<TileForm, TileInputs>(body)
+                             : WithEmulatedBf16<TileForm, SplitInputs>(body);
     }
-    if constexpr (kHasNativeBf16) {
-      const NativeProducts chosen = ChooseNativeProducts();
-      if (chosen == NativeProducts::kPairs) {
-        return all_bf16 && WithBf16Products<PairForm, PairInputs>(NativeBf16Pairs(), body);
-      }
-      if (chosen == NativeProducts::kTiles) {
-        return all_bf16 ? WithBf16Products<TileForm, TileInputs>(NativeBf16Tiles(), body)
-                        : WithBf16Products<TileForm, SplitInputs>(NativeFloat32Tiles(), body);
-      }
+  }
+  if constexpr (kHasNativeBf16) {
+    if (choice.multiplier == Multiplier::kAvx512Bf16) {
+      return choice.all_bf16 && WithBf16Products<PairForm, PairInputs>(NativeBf16Pairs(), body);
+    }
+    if (choice.multiplier == Multiplier::kAmx) {
+      return choice.all_bf16 ? WithBf16Products<TileForm, TileInputs>(NativeBf16Tiles(), body)
+                             : WithBf16Products<TileForm, SplitInputs>(NativeFloat32Tiles(), body);
     }
   }
   return false;

@@ -85,29 +85,4 @@ const Bf16Products* NativeBf16Pairs();
 const Bf16Products* NativeBf16Tiles();
 const Bf16Products* NativeFloat32Tiles();  // of operands in three pieces
 
-// What multiplies. What the processor does not have is done by vectors of float32.
-enum class ProductMode {
-  kBest,           // whatever is fastest
-  kVectors,        // float32 multiply-adds, for every dtype
-  kPairs,          // natively, bfloat16 only
-  kTiles,          // natively, every dtype
-  kEmulatedPairs,  // in plain C++: the slow twins
-  kEmulatedTiles,
-};
-ProductMode CurrentProductMode();
-// For tests and benchmarks. Not while a call runs.
-void SetProductMode(ProductMode mode);
-
-// Of the processor's own, which one the current mode asks for.
-enum class NativeProducts { kNone, kPairs, kTiles };
-NativeProducts ChooseNativeProducts();
-// Its name, as a device's description goes on.
-const char* NativeProductsName();
-
-enum class Pass { kForward, kBackward };
-// Whether a pass over float32 splits it where there are tiles. By default the backward does not: it
-// would be at most a fifth faster where the matrix unit is the process's own, and a quarter slower
-// where it is shared.
-bool SplitsFloat32(Pass pass);
-
 }  // namespace annulus::kernels::cpu

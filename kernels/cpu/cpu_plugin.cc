@@ -22,6 +22,8 @@
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/forward.h"
+#include "kernels/cpu/forward_kernel.h"
+#include "kernels/cpu/multiplier.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/plugin_border.h"
 #include "kernels/tensor_view.h"
@@ -29,7 +31,8 @@
 #include "server/base/status_macros.h"
 
 struct annulusDevice {
-  annulusDevice(int threads, std::vector<int> cpus) : workspace(threads, std::move(cpus)) {}
+  annulusDevice(annulus::kernels::cpu::Multiplier multiplier, int threads, std::vector<int> cpus)
+      : workspace(multiplier, threads, std::move(cpus)) {}
   std::mutex mutex;  // one call at a time uses what follows
   annulus::kernels::cpu::Workspace workspace;
   annulus::kernels::cpu::ReadArray read_array;
@@ -83,11 +86,12 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
       return absl::InvalidArgumentError(absl::StrCat("device_ordinal ", options.device_ordinal,
                                                      ", expected 0: the host is one device"));
     }
-    const absl::string_view provider = options.provider == nullptr ? "auto" : options.provider;
-    if (provider != "auto" || options.spare_units != 0) {
+    ANNULUS_ASSIGN_OR_RETURN(
+        const cpu::Multiplier multiplier,
+        cpu::MultiplierOf(options.provider == nullptr ? "auto" : options.provider));
+    if (options.spare_units != 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("provider \"", provider, "\" and ", options.spare_units,
-                       " spare units, expected \"auto\" and 0: the CPU has neither"));
+          absl::StrCat("spare_units ", options.spare_units, ", expected 0: the CPU has none"));
     }
     if (options.threads < 1 || options.threads > kThreadsMax) {
       return absl::InvalidArgumentError(
@@ -95,7 +99,7 @@ annulusComputeStatus Open(const annulusComputeOptions* given, annulusDevice** de
     }
     std::vector<int> cpus;
     ANNULUS_RETURN_IF_ERROR(CpusOf(options, &cpus));
-    *device = new annulusDevice(options.threads, std::move(cpus));
+    *device = new annulusDevice(multiplier, options.threads, std::move(cpus));
     return absl::OkStatus();
   });
 }
@@ -106,8 +110,9 @@ annulusComputeStatus DeviceInfo(annulusDevice* device, annulusDeviceInfo* info) 
   return Guarded([&]() -> absl::Status {
     ANNULUS_RETURN_IF_ERROR(RequireHandle("device", device));
     const int threads = device->workspace.pool.threads();
-    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(), cpu::SimdProductsName(),
-                                          ", ", threads, threads == 1 ? " thread" : " threads");
+    const std::string text = absl::StrCat("cpu: ", cpu::SimdTargetName(),
+                                          cpu::MultiplierText(device->workspace.multiplier), ", ",
+                                          threads, threads == 1 ? " thread" : " threads");
     annulusDeviceInfo found = {};
     text.copy(found.description, sizeof(found.description) - 1);
     found.compute_units = threads;

@@ -30,8 +30,9 @@ class ForwardPass {
         head_dim_(args.q.head_dim),
         group_(args.q.heads / args.k.heads),
         tile_floats_(PackedFloats(kKeyTile, head_dim_)),
-        all_bf16_(args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
-                  args.v.dtype == ANNULUS_BF16) {}
+        choice_{workspace->multiplier, args.q.dtype == ANNULUS_BF16 &&
+                                           args.k.dtype == ANNULUS_BF16 &&
+                                           args.v.dtype == ANNULUS_BF16} {}
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
@@ -122,7 +123,7 @@ class ForwardPass {
     tile.positions = workspace_.keys.positions.data() + range.begin;
     tile.count = range.size();
     PackKeyTile(GatherHead(args_.k, batch, kv_head, rows, range.size(), 0),
-                GatherHead(args_.v, batch, kv_head, rows, range.size(), 0), all_bf16_,
+                GatherHead(args_.v, batch, kv_head, rows, range.size(), 0), choice_,
                 ScratchOf(thread).staging, &tile);
   }
 
@@ -131,13 +132,12 @@ class ForwardPass {
     const int64_t kv_head = (round.first_head + head) % args_.k.heads;
     const int64_t q_head = kv_head * group_ + member;
     const int64_t* rows = workspace_.queries.rows.data() + block.begin;
-    AttendBlock(
-        {GatherHead(args_.q, batch, q_head, rows, block.size(), 0),
-         GatherHead(args_.o, batch, q_head, rows, block.size(), args_.o_row_offset),
-         GatherStat(args_.lse, batch, q_head, rows, args_.o_row_offset),
-         workspace_.queries.positions.data() + block.begin, args_.mask, args_.softmax_scale,
-         all_bf16_, workspace_.tiles.data() + head * round.tiles.size(), round.tiles.size()},
-        ScratchOf(thread));
+    AttendBlock({GatherHead(args_.q, batch, q_head, rows, block.size(), 0),
+                 GatherHead(args_.o, batch, q_head, rows, block.size(), args_.o_row_offset),
+                 GatherStat(args_.lse, batch, q_head, rows, args_.o_row_offset),
+                 workspace_.queries.positions.data() + block.begin, args_.mask, args_.softmax_scale,
+                 choice_, workspace_.tiles.data() + head * round.tiles.size(), round.tiles.size()},
+                ScratchOf(thread));
   }
 
   const annulusAttendArgs& args_;
@@ -145,7 +145,7 @@ class ForwardPass {
   const int64_t head_dim_;
   const int64_t group_;
   const int64_t tile_floats_;
-  const bool all_bf16_;
+  const ArithmeticChoice choice_;
   int64_t tiles_per_round_ = 1;
   int64_t heads_per_round_ = 1;
 };

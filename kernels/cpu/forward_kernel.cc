@@ -152,14 +152,14 @@ void AttendBlockOver(const Arithmetic& arithmetic, const ForwardBlock& block,
 }
 
 void AttendBlockImpl(const ForwardBlock& block, const ForwardScratch& scratch) {
-  WithArithmetic(Pass::kForward, block.all_bf16,
+  WithArithmetic(block.choice,
                  [&](const auto& arithmetic) { AttendBlockOver(arithmetic, block, scratch); });
 }
 
-void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
-                     KeyTile* tile) {
+void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
+                     float* staging, KeyTile* tile) {
   const int64_t rows = PanelCeil(k.count);
-  WithArithmetic(Pass::kForward, all_bf16, [&]<class Arithmetic>(const Arithmetic&) {
+  WithArithmetic(choice, [&]<class Arithmetic>(const Arithmetic&) {
     Arithmetic::Load(k, rows, staging);
     Arithmetic::KeyColumns(staging, rows, k.head_dim, tile->k_columns);
     tile->v_finite = !Arithmetic::Load(v, rows, staging);
@@ -168,7 +168,7 @@ void PackKeyTileImpl(const HeadRows& k, const HeadRows& v, bool all_bf16, float*
 }
 
 const char* TargetNameImpl() { return hwy::TargetName(HWY_TARGET); }
-const char* ProductsNameImpl() { return kHasNativeBf16 ? NativeProductsName() : ""; }
+bool RunsMultiplierImpl(Multiplier multiplier) { return CanMultiplyBy(multiplier); }
 
 }  // namespace
 // NOLINTNEXTLINE(google-readability-namespace-comments)
@@ -182,19 +182,21 @@ namespace annulus::kernels::cpu {
 HWY_EXPORT(AttendBlockImpl);
 HWY_EXPORT(PackKeyTileImpl);
 HWY_EXPORT(TargetNameImpl);
-HWY_EXPORT(ProductsNameImpl);
+HWY_EXPORT(RunsMultiplierImpl);
 
 void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(AttendBlockImpl)(block, scratch);
 }
 
-void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
-                 KeyTile* tile) {
-  HWY_DYNAMIC_DISPATCH(PackKeyTileImpl)(k, v, all_bf16, staging, tile);
+void PackKeyTile(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
+                 float* staging, KeyTile* tile) {
+  HWY_DYNAMIC_DISPATCH(PackKeyTileImpl)(k, v, choice, staging, tile);
 }
 
 const char* SimdTargetName() { return HWY_DYNAMIC_DISPATCH(TargetNameImpl)(); }
-const char* SimdProductsName() { return HWY_DYNAMIC_DISPATCH(ProductsNameImpl)(); }
+bool RunsMultiplier(Multiplier multiplier) {
+  return HWY_DYNAMIC_DISPATCH(RunsMultiplierImpl)(multiplier);
+}
 
 }  // namespace annulus::kernels::cpu
 #endif  // HWY_ONCE

@@ -9,6 +9,7 @@
 
 #include "kernels/compute_plugin.h"
 #include "kernels/cpu/gather.h"
+#include "kernels/cpu/multiplier.h"
 
 namespace annulus::kernels::cpu {
 
@@ -21,11 +22,10 @@ struct KeyTile {
   bool v_finite = true;  // no NaN or infinity in V: a weight of zero may be multiplied with it
 };
 
-// Fills tile->k_columns, v_panels and v_finite. `all_bf16`: q, k and v all are bfloat16, which may
-// have an arithmetic of its own (bf16_products.h). `staging`: kKeyTile * PaddedHeadDim(head_dim)
-// floats.
-void PackKeyTile(const HeadRows& k, const HeadRows& v, bool all_bf16, float* staging,
-                 KeyTile* tile);
+// Fills tile->k_columns, v_panels and v_finite, for the arithmetic that is chosen. `staging`:
+// kKeyTile * PaddedHeadDim(head_dim) floats.
+void PackKeyTile(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
+                 float* staging, KeyTile* tile);
 
 // Scratch of one thread; pointers to 64-byte aligned floats.
 struct ForwardScratch {
@@ -44,7 +44,7 @@ struct ForwardBlock {
   const int64_t* q_positions;
   annulusMask mask;
   float softmax_scale;
-  bool all_bf16;  // as the tiles were packed
+  ArithmeticChoice choice;  // as the tiles were packed
   const KeyTile* tiles;
   int64_t tile_count;
 };
@@ -52,8 +52,7 @@ void AttendBlock(const ForwardBlock& block, const ForwardScratch& scratch);
 
 // Name of the instruction set in use: "AVX3", "AVX2", "SSE4", "EMU128", ...
 const char* SimdTargetName();
-// What it multiplies with beside that, as a device's description goes on: " with AMX", " with
-// AVX512_BF16", or nothing.
-const char* SimdProductsName();
+// Whether it, the processor and the system have what the multiplier needs.
+bool RunsMultiplier(Multiplier multiplier);
 
 }  // namespace annulus::kernels::cpu

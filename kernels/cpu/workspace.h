@@ -9,6 +9,7 @@
 #include "kernels/cpu/backward_kernel.h"
 #include "kernels/cpu/few_rows_kernel.h"
 #include "kernels/cpu/forward_kernel.h"
+#include "kernels/cpu/multiplier.h"
 #include "kernels/cpu/pair_order.h"
 #include "kernels/cpu/row_map.h"
 #include "kernels/cpu/thread_pool.h"
@@ -16,11 +17,12 @@
 namespace annulus::kernels::cpu {
 
 // The compute threads of a device and the memory they work in, kept from call to call so that a
-// steady state allocates nothing. Used by one call at a time.
+// steady state allocates nothing, and what it multiplies by. Used by one call at a time.
 struct Workspace {
-  Workspace(int threads, std::vector<int> cpus)
-      : pool(threads, std::move(cpus)), per_thread(threads) {}
+  Workspace(Multiplier by, int threads, std::vector<int> cpus)
+      : multiplier(by), pool(threads, std::move(cpus)), per_thread(threads) {}
 
+  const Multiplier multiplier;
   ThreadPool pool;
   std::vector<AlignedBuffer> per_thread;
   AlignedBuffer packed_keys;

@@ -104,6 +104,7 @@ class Bench(unittest.TestCase):
         self.refused(USAGE, ["kernels", "--rounds", 0], "--rounds", "0")
         self.refused(USAGE, ["kernels", "--min-time", "long"], "--min-time", "long")
         self.refused(USAGE, ["kernels", "--compute-plugin", "absent"], "--compute-plugin", "absent")
+        self.refused(USAGE, ["kernels", "--compute-provider", "absent"], "--compute-provider", "absent", "vectors")
         self.refused(USAGE, ["kernels", "--output", self.folder / "no/such/folder/x"], "--output", "no/such/folder")
         self.refused(USAGE, ["ring", *RING, "--input", "x.safetensors"], "--input")
         self.refused(USAGE, ["ring", *RING, "--cp-window-size", 3], "window", "3")
@@ -116,6 +117,13 @@ class Bench(unittest.TestCase):
             self.assert_spread(phase[name])
         self.assertAlmostEqual(flops, phase["wall_seconds"]["min"] * phase["flops_per_second"]["max"], delta=1e-6 * flops)
         self.assertTrue(0 <= phase["overlap_ratio"] <= 1)
+
+    def test_a_provider_by_name(self):
+        for arguments in (["kernels", "--seq-length", 64, "--head-dim", 16, *QUICK], ["ring", *RING, "--threads", 1]):
+            report = json.loads(self.ok(*arguments, "--compute-provider", "vectors", "--format", "json"))
+            for device in report["devices"] if arguments[0] == "kernels" else [report["device"]]:
+                self.assertNotIn(" with ", device["description"])
+        self.refused(USAGE, ["ring", *RING, "--threads", 1, "--compute-provider", "absent"], "absent", "vectors")
 
     def test_a_ring_of_its_own(self):
         path = self.folder / "ring.json"

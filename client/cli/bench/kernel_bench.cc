@@ -55,7 +55,8 @@ class Bench {
   absl::Status MakePlaces() {
     double bytes = 0;
     for (const int threads : options_.threads) {
-      ANNULUS_ASSIGN_OR_RETURN(auto device, ComputeDevice::Open(api_, threads));
+      ANNULUS_ASSIGN_OR_RETURN(auto device,
+                               ComputeDevice::Open(api_, threads, 0, options_.compute_provider));
       if (!device->has_ceilings()) {
         return absl::UnimplementedError(
             absl::StrCat("compute plugin \"", api_->name, "\" has no ceiling to give a share of"));

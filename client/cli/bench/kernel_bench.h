@@ -17,6 +17,7 @@ struct KernelBenchOptions {
   std::vector<AttentionShape> shapes;
   std::vector<ring::Direction> directions;
   std::vector<int> threads;
+  std::string compute_provider;  // "": the fastest
   int rounds = 1;
   double min_seconds = 0;  // a window is as many calls as it takes to last so long
   uint64_t seed = 0;

@@ -110,6 +110,7 @@ void AddKernelFlags(CLI::App* app, KernelFlags* flags) {
   app->add_option("--compute-plugin", flags->compute_plugin,
                   "Name or path of the compute plugin (default cpu)")
       ->envname("ANNULUS_COMPUTE_PLUGIN");
+  AddComputeProviderFlag(app, &flags->compute_provider);
   app->add_option("--output", flags->output, "File (default: standard output)");
   AddFormatFlag(app, &flags->format);
 }
@@ -122,6 +123,7 @@ absl::StatusOr<KernelBenchOptions> KernelOptionsFromFlags(const KernelFlags& fla
   }
   ANNULUS_ASSIGN_OR_RETURN(options.shapes, Shapes(flags, options.backward()));
   options.threads = flags.threads;
+  options.compute_provider = flags.compute_provider;
   options.rounds = flags.rounds;
   const auto min_seconds = ParseSeconds(flags.min_time);
   if (!min_seconds.ok()) return UsageErrorIn("--min-time", min_seconds.status());

@@ -28,6 +28,7 @@ struct KernelFlags {
   std::string min_time = "20ms";
   uint64_t seed = 0;
   std::string compute_plugin = "cpu";
+  std::string compute_provider;  // "": the fastest
   std::string output;
   Format format = Format::kText;
 };

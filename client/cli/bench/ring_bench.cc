@@ -62,7 +62,8 @@ class RingBench {
                                            job_->problem.query_length, job_->problem.kv_length));
     shape_ = {job_->problem, spec.mask};
     ANNULUS_ASSIGN_OR_RETURN(
-        device_, ComputeDevice::Open(api, flags_.shape.context_parallel_size * worker_threads));
+        device_, ComputeDevice::Open(api, flags_.shape.context_parallel_size * worker_threads, 0,
+                                     flags_.compute_provider));
     ANNULUS_RETURN_IF_ERROR(
         UsageError(KernelCase::CheckSupported(*device_, shape_, flags_.backward)));
     std::vector<ring::Direction> directions{ring::Direction::kForward};

@@ -80,6 +80,7 @@ Command AddUpCommand(CLI::App* app) {
   app->add_flag("--pin-threads", flags->cluster.pin_threads,
                 "Binds each worker's compute threads to processors of their own");
   AddDeviceFlag(app, &flags->cluster.compute_plugin);
+  AddComputeProviderFlag(app, &flags->cluster.compute_provider);
   AddTransportPluginFlag(app, &flags->cluster.transport_plugin);
   app->add_option("--memory-limit", flags->memory_limit, "Of each worker, such as 4GiB");
   app->add_option("--listen", flags->cluster.listen,

@@ -33,15 +33,25 @@ absl::StatusOr<const annulusComputeV1*> LoadComputePlugin(const std::string& sel
 }
 
 absl::StatusOr<std::unique_ptr<ComputeDevice>> ComputeDevice::Open(const annulusComputeV1* api,
-                                                                   int threads, int ordinal) {
+                                                                   int threads, int ordinal,
+                                                                   const std::string& provider) {
+  if (!provider.empty() && api->abi_minor < 2) {
+    return absl::FailedPreconditionError(absl::StrCat("compute plugin \"", api->name,
+                                                      "\" is of ABI minor ", api->abi_minor,
+                                                      ", provider \"", provider, "\" takes 2"));
+  }
   annulusComputeOptions options = {};
   options.struct_size = sizeof(options);
   options.device_ordinal = ordinal;
   options.threads = threads;
+  options.provider = provider.empty() ? nullptr : provider.c_str();
   annulusDevice* opened = nullptr;
-  if (api->open(&options, &opened) != ANNULUS_COMPUTE_OK) {
-    return absl::FailedPreconditionError(
+  const annulusComputeStatus status = api->open(&options, &opened);
+  if (status != ANNULUS_COMPUTE_OK) {
+    const absl::Status failure = absl::FailedPreconditionError(
         absl::StrCat("compute device \"", api->name, "\" does not open: ", api->last_error()));
+    const bool of_provider = !provider.empty() && status == ANNULUS_COMPUTE_INVALID_ARGUMENT;
+    return of_provider ? UsageErrorIn("--compute-provider", failure) : failure;
   }
   std::unique_ptr<ComputeDevice> device(new ComputeDevice(api, opened, threads));
   ANNULUS_RETURN_IF_ERROR(device->ReadInfo());

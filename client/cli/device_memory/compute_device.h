@@ -33,7 +33,8 @@ class ComputeDevice {
   // FAILED_PRECONDITION if the plugin refuses, UNIMPLEMENTED if neither the host can touch its
   // memory nor the device copy.
   static absl::StatusOr<std::unique_ptr<ComputeDevice>> Open(const annulusComputeV1* api,
-                                                             int threads, int ordinal = 0);
+                                                             int threads, int ordinal = 0,
+                                                             const std::string& provider = "");
   ~ComputeDevice();
   ComputeDevice(const ComputeDevice&) = delete;
   ComputeDevice& operator=(const ComputeDevice&) = delete;

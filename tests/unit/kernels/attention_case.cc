@@ -159,7 +159,8 @@ TestDevice::~TestDevice() {
   api_->close(device_);
 }
 
-CpuDevice::CpuDevice(int threads) : TestDevice(CpuPlugin(), threads) {}
+CpuDevice::CpuDevice(int threads, const char* provider)
+    : TestDevice(CpuPlugin(), threads, provider) {}
 
 void TestDevice::Check(annulusComputeStatus status) const {
   ASSERT_EQ(status, ANNULUS_COMPUTE_OK) << api_->last_error();

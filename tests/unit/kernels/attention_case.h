@@ -82,7 +82,7 @@ class TestDevice {
 
 class CpuDevice : public TestDevice {
  public:
-  explicit CpuDevice(int threads = 1);
+  explicit CpuDevice(int threads = 1, const char* provider = nullptr);
 };
 
 // Compares o and lse of the case with the reference, within the gates of the dtype. A bf16 or f16

@@ -2,6 +2,7 @@
 // Every instruction set that was compiled and that this processor has, within the same gates.
 #include "kernels/cpu/simd_targets.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -11,9 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "hwy/highway.h"
-#include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/forward_kernel.h"
+#include "kernels/cpu/multiplier.h"
 #include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
 
@@ -23,10 +25,7 @@ namespace {
 class SimdTarget : public testing::TestWithParam<int64_t> {
  protected:
   void SetUp() override { Choose(GetParam()); }
-  void TearDown() override {
-    Choose(0);
-    cpu::SetProductMode(cpu::ProductMode::kBest);
-  }
+  void TearDown() override { Choose(0); }
 
  private:
   static void Choose(int64_t targets) {
@@ -38,8 +37,7 @@ class SimdTarget : public testing::TestWithParam<int64_t> {
 // By vectors of float32: what else multiplies is tested below.
 TEST_P(SimdTarget, ForwardAndBackwardWithinGates) {
   EXPECT_STREQ(cpu::SimdTargetName(), hwy::TargetName(GetParam()));
-  cpu::SetProductMode(cpu::ProductMode::kVectors);
-  CpuDevice device(1);
+  CpuDevice device(1, "vectors");
   for (const int64_t head_dim : {16, 40, 72, 128}) {
     for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
       AttentionCase c({1, 100, 307, 2, 1, head_dim, dtype, Causal(207, 150)});
@@ -50,6 +48,19 @@ TEST_P(SimdTarget, ForwardAndBackwardWithinGates) {
       ExpectGradientsMatch(c);
     }
   }
+}
+
+// A provider that would not be what multiplies is refused, not passed over.
+TEST_P(SimdTarget, ProvidersThatDoNotRunAreRefused) {
+  const bool has_bf16 = (GetParam() & (HWY_AVX3 | HWY_EMU128 | HWY_SCALAR)) != 0;
+  EXPECT_EQ(cpu::MultiplierOf("emulated_amx").ok(), has_bf16);
+  EXPECT_EQ(cpu::MultiplierOf("emulated_avx512_bf16").ok(), has_bf16);
+  if (GetParam() != HWY_AVX3) {
+    EXPECT_EQ(cpu::MultiplierOf("amx").status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(cpu::MultiplierOf("avx512_bf16").status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(*cpu::MultiplierOf("auto"), cpu::Multiplier::kVectors);
+  }
+  EXPECT_THAT(cpu::MultiplierOf("avx").status().message(), testing::HasSubstr("\"vectors\""));
 }
 
 TEST_P(SimdTarget, FewRowsWithinGates) {
@@ -72,28 +83,20 @@ TEST_P(SimdTarget, FewRowsWithinGates) {
 // The instruction sets that bfloat16 products are compiled for: AVX-512, and plain C++.
 class Bf16Target : public SimdTarget {
  protected:
-  // Those that are not float32 here, for bfloat16 operands and for all.
-  static std::vector<cpu::ProductMode> Modes() {
-    std::vector<cpu::ProductMode> modes = {cpu::ProductMode::kEmulatedPairs,
-                                           cpu::ProductMode::kEmulatedTiles};
-    if (GetParam() != HWY_AVX3) return modes;
-    if (cpu::NativeBf16Pairs() != nullptr) modes.push_back(cpu::ProductMode::kPairs);
-    if (cpu::NativeBf16Tiles() != nullptr) modes.push_back(cpu::ProductMode::kTiles);
-    return modes;
-  }
-  static std::vector<annulusDtype> DtypesOf(cpu::ProductMode mode) {
-    const bool pairs = mode == cpu::ProductMode::kEmulatedPairs || mode == cpu::ProductMode::kPairs;
-    if (pairs) return {ANNULUS_BF16};
-    return {ANNULUS_BF16, ANNULUS_F32, ANNULUS_F16};
-  }
-  // A case for each mode and each dtype that the mode has an arithmetic for.
+  // A case for each provider that multiplies in bfloat16 and runs here, and each dtype that it has
+  // an arithmetic of its own for.
   template <typename Body>
   static void ForEachArithmetic(const Body& body) {
-    for (const cpu::ProductMode mode : Modes()) {
-      cpu::SetProductMode(mode);
-      for (const annulusDtype dtype : DtypesOf(mode)) {
-        SCOPED_TRACE(testing::Message() << "mode " << static_cast<int>(mode) << " dtype " << dtype);
-        body(dtype);
+    for (const char* provider : {"emulated_amx", "emulated_avx512_bf16", "amx", "avx512_bf16"}) {
+      const absl::StatusOr<cpu::Multiplier> multiplier = cpu::MultiplierOf(provider);
+      if (!multiplier.ok()) continue;
+      const bool pairs = *multiplier == cpu::Multiplier::kAvx512Bf16 ||
+                         *multiplier == cpu::Multiplier::kEmulatedAvx512Bf16;
+      CpuDevice device(1, provider);
+      for (const annulusDtype dtype : {ANNULUS_BF16, ANNULUS_F32, ANNULUS_F16}) {
+        if (pairs && dtype != ANNULUS_BF16) continue;
+        SCOPED_TRACE(testing::Message() << provider << " dtype " << dtype);
+        body(device, dtype);
       }
     }
   }
@@ -102,8 +105,7 @@ class Bf16Target : public SimdTarget {
 // Products of bfloat16, in plain C++ and, where the processor has them, natively: as exact as those
 // of float32, though everything goes into them as bfloat16.
 TEST_P(Bf16Target, WithinGates) {
-  CpuDevice device(1);
-  ForEachArithmetic([&](annulusDtype dtype) {
+  ForEachArithmetic([&](CpuDevice& device, annulusDtype dtype) {
     for (const int64_t head_dim : {16, 40, 128}) {
       const int64_t head_dim_max = dtype == ANNULUS_BF16 ? 40 : 16;
       if (kUnderSanitizer && head_dim > head_dim_max) continue;
@@ -126,8 +128,7 @@ TEST_P(Bf16Target, WithinGates) {
 // A float32 is three bfloat16 exactly: it makes no difference to the error that its last bits, all
 // of them in use, go into products apart from the first.
 TEST_P(Bf16Target, Float32KeepsAllOfItsBits) {
-  CpuDevice device(1);
-  ForEachArithmetic([&](annulusDtype dtype) {
+  ForEachArithmetic([&](CpuDevice& device, annulusDtype dtype) {
     if (dtype != ANNULUS_F32) return;
     AttentionCase c({1, 32, 1, 1, 1, 64});
     const auto value = [](int64_t i) { return 1.0f + static_cast<float>(i + 1) * 0x1p-23f; };
@@ -138,25 +139,21 @@ TEST_P(Bf16Target, Float32KeepsAllOfItsBits) {
   });
 }
 
-// What the tests above and below rely on: the mode decides.
-TEST_P(Bf16Target, ModesAreArithmeticsOfTheirOwn) {
-  CpuDevice device(1);
-  ForEachArithmetic([&](annulusDtype dtype) {
-    const cpu::ProductMode mode = cpu::CurrentProductMode();
+// What the tests above and below rely on: the provider decides.
+TEST_P(Bf16Target, ProvidersAreArithmeticsOfTheirOwn) {
+  CpuDevice vectors(1, "vectors");
+  ForEachArithmetic([&](CpuDevice& device, annulusDtype dtype) {
     AttentionCase c({1, 60, 60, 1, 1, 16, dtype});
     AttentionCase converted = c;
     device.Attend(c);
-    cpu::SetProductMode(cpu::ProductMode::kVectors);
-    device.Attend(converted);
-    cpu::SetProductMode(mode);
+    vectors.Attend(converted);
     EXPECT_NE(c.o_data, converted.o_data);
   });
 }
 
 // A NaN behind a mask touches nothing, whatever multiplies.
 TEST_P(Bf16Target, MaskedNaNStaysOut) {
-  CpuDevice device(1);
-  ForEachArithmetic([&](annulusDtype dtype) {
+  ForEachArithmetic([&](CpuDevice& device, annulusDtype dtype) {
     // Highway 1.0.3 reads a float16 NaN as a number there.
     if (GetParam() == HWY_SCALAR && dtype == ANNULUS_F16) return;
     AttentionCase c({1, 50, 50, 1, 1, 16, dtype, Causal(0)});
@@ -181,8 +178,7 @@ TEST_P(Bf16Target, MaskedNaNStaysOut) {
 
 // Rounding adds to a float's bits; those of some NaN would run over and be zero.
 TEST_P(Bf16Target, NaNOfAnyBitsReachesTheGradients) {
-  CpuDevice device(1);
-  ForEachArithmetic([&](annulusDtype dtype) {
+  ForEachArithmetic([&](CpuDevice& device, annulusDtype dtype) {
     for (const uint32_t bits : {0x7fc00000u, 0x7fffffffu, 0xffffffffu}) {
       AttentionCase c({1, 50, 50, 1, 1, 16, dtype});
       device.Attend(c);
