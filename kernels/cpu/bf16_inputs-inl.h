@@ -60,6 +60,7 @@ struct WholeInputs {
     uint32_t poison = 0;
     for (int64_t i = 0; i < rows.count; ++i) {
       float* to = staging + i * words;
+      PrefetchRow(rows, i + kRowsAhead);
       std::memcpy(to, rows.Row(i), real * sizeof(float));
       std::fill(to + real, to + words, 0.0f);
       for (int64_t c = 0; c < real; ++c) {

@@ -110,6 +110,7 @@ void LoadState(const ForwardBlock& block, int64_t rows, float* output, BlockStat
 void StoreState(const ForwardBlock& block, const float* output, const BlockState& state) {
   const int64_t stride = PaddedHeadDim(block.q.head_dim);
   for (int64_t i = 0; i < block.q.count; ++i) {
+    PrefetchRow(block.o, i + kRowsAhead);
     const SoftmaxState<float>& row = state.softmax[i];
     if (!state.touched[i] || row.sum == 0.0f) continue;
     const float inverse = 1.0f / row.sum;
