@@ -47,14 +47,31 @@ ANNULUS_TILES_INLINE void SetZero() {
   _tile_zero(3);
 }
 
+// Which operand will not be met again while it could stay in the first cache: loaded as such, it
+// does not push the other one and the sums out of it.
+enum class Passing { kLeft, kRight };
+
+template <bool kPasses>
 ANNULUS_TILES_INLINE void LoadRows(const float* a, int64_t stride) {
-  _tile_loadd(4, a, stride);
-  _tile_loadd(5, reinterpret_cast<const char*>(a) + kLanes * stride, stride);
+  const char* second = reinterpret_cast<const char*>(a) + kLanes * stride;
+  if constexpr (kPasses) {
+    _tile_stream_loadd(4, a, stride);
+    _tile_stream_loadd(5, second, stride);
+  } else {
+    _tile_loadd(4, a, stride);
+    _tile_loadd(5, second, stride);
+  }
 }
 
+template <bool kPasses>
 ANNULUS_TILES_INLINE void LoadColumns(const float* b) {
-  _tile_loadd(6, b, kPanelBytes);
-  _tile_loadd(7, b + kLanes, kPanelBytes);
+  if constexpr (kPasses) {
+    _tile_stream_loadd(6, b, kPanelBytes);
+    _tile_stream_loadd(7, b + kLanes, kPanelBytes);
+  } else {
+    _tile_loadd(6, b, kPanelBytes);
+    _tile_loadd(7, b + kLanes, kPanelBytes);
+  }
 }
 
 // The sums += the rows by the columns that are in registers.
@@ -67,49 +84,51 @@ ANNULUS_TILES_INLINE void MultiplyAdd() {
 
 // The sums += rows of `a`, `stride` bytes apart, by one panel: kNativePieceWords words and all
 // pieces of them. In an order that loads a piece as seldom as four registers allow.
-template <int kLeft, int kRight>
+template <int kLeft, int kRight, Passing kPassing>
 ANNULUS_TILES_INLINE void MultiplyPieces(const float* a, int64_t stride, const float* b) {
+  constexpr bool kRows = kPassing == Passing::kLeft;
+  constexpr bool kColumns = kPassing == Passing::kRight;
   if constexpr (kLeft == 1) {
-    LoadRows(a, stride);
+    LoadRows<kRows>(a, stride);
 #pragma GCC unroll 2
     for (int piece = kRight - 1; piece >= 0; --piece) {
-      LoadColumns(b + piece * kPieceFloats);
+      LoadColumns<kColumns>(b + piece * kPieceFloats);
       MultiplyAdd();
     }
   } else if constexpr (kRight == 1) {
-    LoadColumns(b);
+    LoadColumns<kColumns>(b);
 #pragma GCC unroll 2
     for (int piece = kLeft - 1; piece >= 0; --piece) {
-      LoadRows(a + piece * kLanes, stride);
+      LoadRows<kRows>(a + piece * kLanes, stride);
       MultiplyAdd();
     }
   } else {
-    static_assert(kLeft == 3 && kRight == 3);
-    LoadColumns(b);
-    LoadRows(a + 2 * kLanes, stride);
+    static_assert(kLeft == 3 && kRight == 3);  // a piece is met again at once: nothing passes
+    LoadColumns<false>(b);
+    LoadRows<false>(a + 2 * kLanes, stride);
     MultiplyAdd();  // 2, 0
-    LoadRows(a + kLanes, stride);
+    LoadRows<false>(a + kLanes, stride);
     MultiplyAdd();  // 1, 0
-    LoadColumns(b + kPieceFloats);
+    LoadColumns<false>(b + kPieceFloats);
     MultiplyAdd();  // 1, 1
-    LoadRows(a, stride);
+    LoadRows<false>(a, stride);
     MultiplyAdd();  // 0, 1
-    LoadColumns(b + 2 * kPieceFloats);
+    LoadColumns<false>(b + 2 * kPieceFloats);
     MultiplyAdd();  // 0, 2
-    LoadColumns(b);
+    LoadColumns<false>(b);
     MultiplyAdd();  // 0, 0
   }
 }
 
 // The sums = a . b: kTileRows rows of `a`, `a_stride` floats apart, by one panel of `words` words.
-template <int kLeft, int kRight>
+template <int kLeft, int kRight, Passing kPassing>
 ANNULUS_TILES_INLINE void Multiply(const float* a, int64_t a_stride, const float* b,
                                    int64_t words) {
   const int64_t stride = a_stride * static_cast<int64_t>(sizeof(float));
   SetZero();
   const float* end = b + words * kPanel;
   for (; b < end; b += kRight * kPieceFloats) {
-    MultiplyPieces<kLeft, kRight>(a, stride, b);
+    MultiplyPieces<kLeft, kRight, kPassing>(a, stride, b);
     a += kLeft * kLanes;
   }
 }
@@ -147,7 +166,7 @@ struct Tiles {
                                                      int64_t words, int64_t begin, int64_t end,
                                                      float* scores) {
     for (int64_t j = begin; j < end; j += kPanel) {
-      Multiply<kPieces, kPieces>(strip, words, columns + j * words, words);
+      Multiply<kPieces, kPieces, Passing::kRight>(strip, words, columns + j * words, words);
       Store(scores + WordsInPieces(j, kWeights), kRowStride);
     }
   }
@@ -155,13 +174,13 @@ struct Tiles {
   ANNULUS_TILES_TARGET static void RowsTimesPanel(const float* a, const float* panel, int64_t words,
                                                   const float* factor, float* to,
                                                   int64_t to_stride) {
-    Multiply<kWeights, kPieces>(a, kRowStride, panel, words);
+    Multiply<kWeights, kPieces, Passing::kRight>(a, kRowStride, panel, words);
     AddTo(factor, to, to_stride);
   }
 
   ANNULUS_TILES_TARGET static void SumOverQueries(const float* a, const float* panel, int64_t words,
                                                   float* to, int64_t to_stride) {
-    Multiply<kPieces, kWeights>(a, kDimensionStride, panel, words);
+    Multiply<kPieces, kWeights, Passing::kLeft>(a, kDimensionStride, panel, words);
     AddTo(nullptr, to, to_stride);
   }
 
