@@ -34,7 +34,8 @@ HWY_INLINE void SoftmaxTile(const HeadSet& set, IndexRange seen, const IndexRang
       float* row = set.Scores(h, r);
       SoftmaxState<float>& state = head.partial.softmax[r];
       float rescale = 1.0f;
-      SoftmaxRows<F32Arithmetic, 1>(row, begin, end, visible + r, 1.0f, &state, &rescale);
+      SoftmaxRows<F32Arithmetic, 1>(row, begin, end, true, visible + r, 1.0f,
+                                    {&state.max, &state.sum}, &rescale);
       if (rescale == 1.0f) continue;
       float* output = head.partial.output + r * PaddedHeadDim(head.k.head_dim);
       for (int64_t c = 0; c < head.k.head_dim; ++c) output[c] *= rescale;

@@ -26,7 +26,8 @@ namespace {
 
 // What a query block carries from key tile to key tile; scores are in units of log 2.
 struct BlockState {
-  SoftmaxState<float> softmax[kQueryBlock];
+  float max[kQueryBlock];
+  float sum[kQueryBlock];
   float rescale[kQueryBlock];
   IndexRange visible[kQueryBlock];  // keys of the present tile
   bool touched[kQueryBlock];
@@ -80,7 +81,8 @@ void AttendGroup(const Arithmetic& arithmetic, const ForwardBlock& block, const 
   arithmetic.StripTimesColumns(scratch.q_strips + first * Arithmetic::Words(head_dim),
                                tile.k_columns, head_dim, begin, end, scores);
   float* rescale = state.rescale + first;
-  SoftmaxRows<Arithmetic>(scores, begin, end, visible, factor, state.softmax + first, rescale);
+  SoftmaxRows<Arithmetic>(scores, begin, end, group.masked, visible, factor,
+                          {state.max + first, state.sum + first}, rescale);
   if (group.masked && !tile.v_finite) {
     AddWeightedValuesByRow(arithmetic, scores, tile, visible, head_dim, rescale, output);
   } else {
@@ -94,16 +96,19 @@ void LoadState(const ForwardBlock& block, int64_t rows, float* output, BlockStat
   const int64_t stride = PaddedHeadDim(block.q.head_dim);
   std::fill(output, output + rows * stride, 0.0f);
   for (int64_t i = 0; i < rows; ++i) {
-    state.softmax[i] = SoftmaxState<float>();
+    const SoftmaxState<float> none;
+    state.max[i] = none.max;
+    state.sum[i] = none.sum;
     state.visible[i] = {};
     state.touched[i] = false;
     if (i >= block.q.count) continue;
     const float lse = block.lse.At(i);
     if (lse == -std::numeric_limits<float>::infinity()) continue;
-    state.softmax[i] = StateOfLse(lse);
-    const float sum = state.softmax[i].sum;
+    const SoftmaxState<float> carried = StateOfLse(lse);
+    state.max[i] = carried.max;
+    state.sum[i] = carried.sum;
     const float* o = block.o.FloatRow(i);
-    for (int64_t c = 0; c < block.q.head_dim; ++c) output[i * stride + c] = o[c] * sum;
+    for (int64_t c = 0; c < block.q.head_dim; ++c) output[i * stride + c] = o[c] * carried.sum;
   }
 }
 
@@ -111,7 +116,7 @@ void StoreState(const ForwardBlock& block, const float* output, const BlockState
   const int64_t stride = PaddedHeadDim(block.q.head_dim);
   for (int64_t i = 0; i < block.q.count; ++i) {
     PrefetchRow(block.o, i + kRowsAhead);
-    const SoftmaxState<float>& row = state.softmax[i];
+    const SoftmaxState<float> row = {state.max[i], state.sum[i]};
     if (!state.touched[i] || row.sum == 0.0f) continue;
     const float inverse = 1.0f / row.sum;
     float* o = block.o.FloatRow(i);

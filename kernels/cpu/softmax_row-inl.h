@@ -83,8 +83,54 @@ HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t
   return panels;
 }
 
+struct MaxOfBoth {
+  HWY_INLINE FloatVec operator()(FloatVec a, FloatVec b) const { return hn::Max(a, b); }
+  HWY_INLINE float OfLanes(FloatVec v) const { return hn::GetLane(hn::MaxOfLanes(FloatTag(), v)); }
+};
+struct SumOfBoth {
+  HWY_INLINE FloatVec operator()(FloatVec a, FloatVec b) const { return hn::Add(a, b); }
+  HWY_INLINE float OfLanes(FloatVec v) const { return hn::GetLane(hn::SumOfLanes(FloatTag(), v)); }
+};
+
+#if HWY_TARGET != HWY_SCALAR
+// A vector whose first lanes are the lanes of `a`, `b`, `c` and `e`, each taken together by `op`.
+template <class Op>
+HWY_INLINE FloatVec ReduceFour(const Op& op, FloatVec a, FloatVec b, FloatVec c, FloatVec e) {
+  const FloatTag d;
+  const hn::RepartitionToWide<FloatTag> wide;
+  const auto halves = [&](FloatVec x, FloatVec y) HWY_ATTR {
+    return hn::BitCast(wide, op(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)));
+  };
+  const auto ab = halves(a, b);
+  const auto ce = halves(c, e);
+  FloatVec sums = op(hn::BitCast(d, hn::InterleaveLower(wide, ab, ce)),
+                     hn::BitCast(d, hn::InterleaveUpper(wide, ab, ce)));
+  if constexpr (kLanes >= 16) sums = op(sums, hn::ReverseBlocks(d, sums));
+  if constexpr (kLanes >= 8) sums = op(sums, hn::SwapAdjacentBlocks(sums));
+  return sums;
+}
+#endif
+
+// out[m] = the lanes of row(m), taken together by `op`. Room for kLanes more at the end of `out`.
+// Four rows at a time, which takes a third of the shuffles.
+template <int kRows, class Op, typename Row>
+HWY_INLINE void ReduceRows(const Op& op, const Row& row, float* out) {
+  int m = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; m + 4 <= kRows; m += 4) {
+    const FloatVec a = row(m);
+    const FloatVec b = row(m + 1);
+    const FloatVec c = row(m + 2);
+    const FloatVec e = row(m + 3);
+    hn::StoreU(ReduceFour(op, a, b, c, e), FloatTag(), out + m);
+  }
+#endif
+  for (; m < kRows; ++m) out[m] = op.OfLanes(row(m));
+}
+
+// The lanes' maxima of the row's panels.
 template <class Arithmetic>
-HWY_INLINE float MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
+HWY_INLINE FloatVec MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
   const FloatTag d;
   FloatVec low = hn::Set(d, -std::numeric_limits<float>::infinity());
   FloatVec high = low;
@@ -93,17 +139,17 @@ HWY_INLINE float MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
     low = hn::Max(hn::Load(d, at), low);
     high = hn::Max(hn::Load(d, at + kLanes), high);
   }
-  return hn::GetLane(hn::MaxOfLanes(d, hn::Max(low, high)));
+  return hn::Max(low, high);
 }
 
-// Scores to weights 2^(factor * score - max), as the arithmetic's RowsTimesPanel takes them. Their
-// sum is added to the state's.
+// Scores to weights 2^(factor * score - max), as the arithmetic's RowsTimesPanel takes them.
+// Returns their sums by lane.
 template <class Arithmetic>
-HWY_INLINE void WeighRow(float* HWY_RESTRICT row, IndexRange panels, float score_factor,
-                         SoftmaxState<float>& state) {
+HWY_INLINE FloatVec WeighRow(float* HWY_RESTRICT row, IndexRange panels, float score_factor,
+                             float max) {
   const FloatTag d;
   const FloatVec factor = hn::Set(d, score_factor);
-  const FloatVec shift = hn::Set(d, SafeMax(state.max));
+  const FloatVec shift = hn::Set(d, SafeMax(max));
   FloatVec low_sum = hn::Zero(d);
   FloatVec high_sum = hn::Zero(d);
   for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
@@ -114,30 +160,70 @@ HWY_INLINE void WeighRow(float* HWY_RESTRICT row, IndexRange panels, float score
     low_sum = hn::Add(low_sum, low);
     high_sum = hn::Add(high_sum, high);
   }
-  state.sum += hn::GetLane(hn::SumOfLanes(d, hn::Add(low_sum, high_sum)));
+  return hn::Add(low_sum, high_sum);
+}
+
+// SoftmaxState (softmax_state.h) of several rows.
+struct RowStates {
+  float* max;
+  float* sum;
+};
+
+// RaiseMax of kRows rows to score_factor * block_max: rescale[m] is the factor of row m.
+template <int kRows>
+HWY_INLINE void RaiseMaxOfRows(const RowStates& states, const float* block_max, float score_factor,
+                               float* rescale) {
+  if constexpr (kRows % kLanes == 0) {
+    const FloatTag d;
+    for (int m = 0; m < kRows; m += kLanes) {
+      const FloatVec before = hn::LoadU(d, states.max + m);
+      const FloatVec block = hn::Mul(hn::Set(d, score_factor), hn::LoadU(d, block_max + m));
+      const FloatVec max = hn::IfThenElse(hn::Lt(before, block), block, before);
+      const FloatVec least = hn::Set(d, -std::numeric_limits<float>::infinity());
+      const FloatVec safe = hn::IfThenZeroElse(hn::Eq(max, least), max);
+      const FloatVec one = hn::Set(d, 1.0f);
+      const FloatVec factor =
+          hn::IfThenElse(hn::Eq(before, max), one, Exp2(d, hn::Sub(before, safe)));
+      hn::StoreU(max, d, states.max + m);
+      hn::StoreU(hn::Mul(hn::LoadU(d, states.sum + m), factor), d, states.sum + m);
+      hn::StoreU(factor, d, rescale + m);
+    }
+  } else {
+    for (int m = 0; m < kRows; ++m) {
+      SoftmaxState<float> state = {states.max[m], states.sum[m]};
+      rescale[m] =
+          RaiseMax(state, score_factor * block_max[m], [](float x) { return std::exp2(x); });
+      states.max[m] = state.max;
+      states.sum[m] = state.sum;
+    }
+  }
 }
 
 // Turns kRows rows of scores, kRowStride apart, into weights in place, exactly zero outside
 // `visible`, and updates the rows' states; rescale[m] is the factor for row m's output. Columns
-// [begin, end), whole panels. Rows are done side by side: alone each would wait for its own
-// maximum.
+// [begin, end), whole panels; not `masked`: all of them are visible to every row. Rows are done
+// side by side: alone each would wait for its own maximum.
 template <class Arithmetic, int kRows = Arithmetic::kRows>
-HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end,
-                            const IndexRange* visible, float score_factor,
-                            SoftmaxState<float>* states, float* rescale) {
+HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end, bool masked,
+                            const IndexRange* visible, float score_factor, const RowStates& states,
+                            float* rescale) {
+  const auto row = [&](int m) { return scores + m * Arithmetic::kRowStride; };
   IndexRange panels[kRows];
-  float max[kRows];
   for (int m = 0; m < kRows; ++m) {
-    float* row = scores + m * Arithmetic::kRowStride;
-    panels[m] = MaskScores<Arithmetic>(row, begin, end, visible[m]);
-    max[m] = MaxOfRow<Arithmetic>(row, panels[m]);
+    panels[m] =
+        masked ? MaskScores<Arithmetic>(row(m), begin, end, visible[m]) : IndexRange{begin, end};
   }
-  for (int m = 0; m < kRows; ++m) {
-    rescale[m] = RaiseMax(states[m], score_factor * max[m], [](float x) { return std::exp2(x); });
-  }
-  for (int m = 0; m < kRows; ++m) {
-    WeighRow<Arithmetic>(scores + m * Arithmetic::kRowStride, panels[m], score_factor, states[m]);
-  }
+  float of_rows[kRows + kLanes];
+  ReduceRows<kRows>(
+      MaxOfBoth(), [&](int m) HWY_ATTR { return MaxOfRow<Arithmetic>(row(m), panels[m]); },
+      of_rows);
+  RaiseMaxOfRows<kRows>(states, of_rows, score_factor, rescale);
+  ReduceRows<kRows>(
+      SumOfBoth(),
+      [&](int m)
+          HWY_ATTR { return WeighRow<Arithmetic>(row(m), panels[m], score_factor, states.max[m]); },
+      of_rows);
+  for (int m = 0; m < kRows; ++m) states.sum[m] += of_rows[m];
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)
