@@ -134,8 +134,9 @@ HWY_INLINE FloatVec MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
   const FloatTag d;
   FloatVec low = hn::Set(d, -std::numeric_limits<float>::infinity());
   FloatVec high = low;
-  for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
-    const float* at = row + Arithmetic::InScores(j);
+  const float* end = row + Arithmetic::InScores(panels.end);
+  constexpr int64_t kStep = Arithmetic::InScores(kPanelWidth);
+  for (const float* at = row + Arithmetic::InScores(panels.begin); at < end; at += kStep) {
     low = hn::Max(hn::Load(d, at), low);
     high = hn::Max(hn::Load(d, at + kLanes), high);
   }
@@ -152,8 +153,9 @@ HWY_INLINE FloatVec WeighRow(float* HWY_RESTRICT row, IndexRange panels, float s
   const FloatVec shift = hn::Set(d, SafeMax(max));
   FloatVec low_sum = hn::Zero(d);
   FloatVec high_sum = hn::Zero(d);
-  for (int64_t j = panels.begin; j < panels.end; j += kPanelWidth) {
-    float* at = row + Arithmetic::InScores(j);
+  const float* end = row + Arithmetic::InScores(panels.end);
+  constexpr int64_t kStep = Arithmetic::InScores(kPanelWidth);
+  for (float* at = row + Arithmetic::InScores(panels.begin); at < end; at += kStep) {
     const FloatVec low = Exp2(d, hn::MulSub(hn::Load(d, at), factor, shift));
     const FloatVec high = Exp2(d, hn::MulSub(hn::Load(d, at + kLanes), factor, shift));
     Arithmetic::StoreWeights(low, high, at);
