@@ -91,19 +91,30 @@ struct F32Arithmetic : FloatRows {
     hn::Store(low, FloatTag(), to);
     hn::Store(high, FloatTag(), to + kLanes);
   }
-  // Stores a panel's worth of weights and score gradients, from column j on, of kRowsTogether rows
-  // that are kRowsApart, the first of them row m of the group that begins at row `first`: as sums
-  // over queries and, in the rows of GroupOf, over keys take them. Infinite ones may become NaN.
+  // Stores weights and score gradients of kRowsTogether rows that are kRowsApart, the first of them
+  // row m of the group that begins at row `first`: as sums over queries and, in the rows of
+  // GroupOf, over keys take them. Panel after panel from column 0 on. Infinite ones may become NaN.
   static constexpr int kRowsTogether = 1;
   static constexpr int64_t kRowsApart = 1;
   static bool IsStoredWithEarlier(int64_t) { return false; }
-  static void StoreGradients(const FloatVec (&weights)[1][kVectors],
-                             const FloatVec (&d_scores)[1][kVectors], int64_t first, int64_t m,
-                             int64_t j, const BackwardScratch& scratch) {
-    const int64_t at = (first + m) * kRowStride + InScores(j);
-    StoreWeights(weights[0][0], weights[0][1], scratch.weights + at);
-    StoreWeights(d_scores[0][0], d_scores[0][1], scratch.d_scores + at);
-  }
+  class Gradients {
+   public:
+    Gradients(const BackwardScratch& scratch, int64_t first, int64_t m)
+        : weights_(scratch.weights + (first + m) * kRowStride),
+          d_scores_(scratch.d_scores + (first + m) * kRowStride) {}
+
+    HWY_INLINE void Append(const FloatVec (&weights)[1][kVectors],
+                           const FloatVec (&d_scores)[1][kVectors]) {
+      StoreWeights(weights[0][0], weights[0][1], weights_);
+      StoreWeights(d_scores[0][0], d_scores[0][1], d_scores_);
+      weights_ += kPanelWidth;
+      d_scores_ += kPanelWidth;
+    }
+
+   private:
+    float* weights_;
+    float* d_scores_;
+  };
   // The rows of a group, of what both sums take or of its own.
   static float* GroupOf(float* all, float* /*group*/, int64_t first) {
     return all + first * kRowStride;

@@ -124,6 +124,9 @@ void DifferentiateRows(const Pair& pair, float score_factor, int64_t first, int6
     panels.end = std::max(panels.end, PanelCeil(rows[t].visible.end));
   }
   const FloatVec zero = hn::Zero(FloatTag());
+  constexpr int64_t kRowsOfScores = Arithmetic::kRowsApart * Arithmetic::kRowStride;
+  typename Arithmetic::Gradients gradients(pair.scratch, first, m);
+  int64_t at = m * Arithmetic::kRowStride;
   for (int64_t j = 0; j < pair.key_count; j += kPanelWidth) {
     FloatVec weights[kTogether][kVectors];
     FloatVec d_scores[kTogether][kVectors];
@@ -133,11 +136,11 @@ void DifferentiateRows(const Pair& pair, float score_factor, int64_t first, int6
         std::fill(d_scores[t], d_scores[t] + kVectors, zero);
         continue;
       }
-      const int64_t at =
-          (m + t * Arithmetic::kRowsApart) * Arithmetic::kRowStride + Arithmetic::InScores(j);
-      DifferentiatePanel(rows[t], j, scores + at, d_weights + at, weights[t], d_scores[t]);
+      const int64_t row = at + t * kRowsOfScores;
+      DifferentiatePanel(rows[t], j, scores + row, d_weights + row, weights[t], d_scores[t]);
     }
-    Arithmetic::StoreGradients(weights, d_scores, first, m, j, pair.scratch);
+    gradients.Append(weights, d_scores);
+    at += Arithmetic::InScores(kPanelWidth);
   }
 }
 

@@ -56,6 +56,7 @@ struct PairForm {
     return word * kKeyTile + column;
   }
   static constexpr int64_t PieceOfColumns() { return kSecondOfColumns; }
+  static constexpr int64_t PanelOfColumns(int /*pieces*/) { return kPanelWidth; }
 };
 
 struct TileForm {
@@ -69,10 +70,13 @@ struct TileForm {
   }
   static int64_t InStrip(int64_t row, int64_t word, int64_t words) { return row * words + word; }
   static int64_t InColumns(int64_t column, int64_t word, int pieces) {
-    return PanelFloor(column) * WordsInPieces(kQueryBlock, pieces) +
-           FirstPiece(word, pieces) * kPanelWidth + column % kPanelWidth;
+    return column / kPanelWidth * PanelOfColumns(pieces) + FirstPiece(word, pieces) * kPanelWidth +
+           column % kPanelWidth;
   }
   static constexpr int64_t PieceOfColumns() { return kLanes * kPanelWidth; }
+  static constexpr int64_t PanelOfColumns(int pieces) {
+    return kPanelWidth * WordsInPieces(kQueryBlock, pieces);
+  }
 };
 
 template <class Form, class Inputs>
@@ -152,24 +156,38 @@ struct Bf16Arithmetic : Inputs {
   static constexpr int kRowsTogether = 2;
   static constexpr int64_t kRowsApart = Form::kStep;
   static bool IsStoredWithEarlier(int64_t m) { return QueryPairing::Half(m) != 0; }
-  static void StoreGradients(const FloatVec (&weights)[2][kVectors],
-                             const FloatVec (&d_scores)[2][kVectors], int64_t first, int64_t m,
-                             int64_t j, const BackwardScratch& scratch) {
-    FloatVec safe[2][kVectors];
-    for (int t = 0; t < 2; ++t) {
-      for (int n = 0; n < kVectors; ++n) safe[t][n] = NaNUnlessFinite(d_scores[t][n]);
-      StoreWeights(safe[t][0], safe[t][1],
-                   scratch.group_d_scores + (m + t * kRowsApart) * kRowStride + InScores(j));
+  class Gradients {
+   public:
+    Gradients(const BackwardScratch& scratch, int64_t first, int64_t m) {
+      const int64_t column = Form::InColumns(0, QueryPairing::Word(first + m), kWeightPieces);
+      weight_columns_ = scratch.weights + column;
+      d_score_columns_ = scratch.d_scores + column;
+      d_scores_ = scratch.group_d_scores + m * kRowStride;
     }
-    for (int n = 0; n < kVectors; ++n) {
-      const int64_t at =
-          Form::InColumns(j + n * kLanes, QueryPairing::Word(first + m), kWeightPieces);
-      StorePieces<kWeightPieces>(safe[0][n], safe[1][n], Form::PieceOfColumns(),
-                                 scratch.d_scores + at);
-      StorePieces<kWeightPieces>(NaNUnlessFinite(weights[0][n]), NaNUnlessFinite(weights[1][n]),
-                                 Form::PieceOfColumns(), scratch.weights + at);
+
+    HWY_INLINE void Append(const FloatVec (&weights)[2][kVectors],
+                           const FloatVec (&d_scores)[2][kVectors]) {
+      FloatVec safe[2][kVectors];
+      for (int t = 0; t < 2; ++t) {
+        for (int n = 0; n < kVectors; ++n) safe[t][n] = NaNUnlessFinite(d_scores[t][n]);
+        StoreWeights(safe[t][0], safe[t][1], d_scores_ + t * kRowsApart * kRowStride);
+      }
+      constexpr int64_t kPiece = Form::PieceOfColumns();
+      for (int n = 0; n < kVectors; ++n) {
+        StorePieces<kWeightPieces>(safe[0][n], safe[1][n], kPiece, d_score_columns_ + n * kLanes);
+        StorePieces<kWeightPieces>(NaNUnlessFinite(weights[0][n]), NaNUnlessFinite(weights[1][n]),
+                                   kPiece, weight_columns_ + n * kLanes);
+      }
+      d_scores_ += InScores(kPanelWidth);
+      d_score_columns_ += Form::PanelOfColumns(kWeightPieces);
+      weight_columns_ += Form::PanelOfColumns(kWeightPieces);
     }
-  }
+
+   private:
+    float* weight_columns_;
+    float* d_score_columns_;
+    float* d_scores_;
+  };
   static float* GroupOf(float* /*all*/, float* group, int64_t /*first*/) { return group; }
 
   static float InKeyPanels(const float* panels, int64_t key, int64_t c) {
