@@ -46,7 +46,7 @@ struct F32Arithmetic : FloatRows {
   static void KeyColumns(const float* staging, int64_t rows, int64_t head_dim, float* out) {
     TransposeGroups<kPanelWidth>(staging, rows, head_dim, out);
   }
-  // "panels" of tile.h out of such rows: of a key tile, and of a query block.
+  // "panels" of tile.h out of such rows: of a key tile, and, or "dimensions", of a query block.
   static void KeyPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
     CopyPanels(staging, rows, kKeyTile, head_dim, out);
   }

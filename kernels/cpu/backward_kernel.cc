@@ -30,7 +30,6 @@ struct Pair {
   const BackwardKeys& keys;
   const BackwardScratch& scratch;
   int64_t head_dim;
-  int64_t row_count = 0;                          // padded to whole groups
   int64_t key_count = 0;                          // padded to whole groups and panels
   bool masked = false;                            // some row may not see some key
   IndexRange visible[kQueryBlock] = {};           // keys, by row
@@ -151,7 +150,7 @@ const float* DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, 
                                 int64_t first) {
   const IndexRange keys = PanelsOf(RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys);
   const int64_t strip = first * Arithmetic::Words(pair.head_dim);
-  float* scores = Arithmetic::GroupOf(pair.scratch.weights, pair.scratch.group_weights, first);
+  float* scores = Arithmetic::GroupOf(pair.scratch.weights, pair.scratch.group_scores, first);
   float* d_scores = Arithmetic::GroupOf(pair.scratch.d_scores, pair.scratch.group_d_scores, first);
   arithmetic.StripTimesColumns(pair.queries.q_strips + strip, pair.keys.k_columns, pair.head_dim,
                                keys.begin, keys.end, scores);
@@ -166,7 +165,7 @@ const float* DifferentiateGroup(const Arithmetic& arithmetic, const Pair& pair, 
 }
 
 // to[row] += factor * from[row] for every row; rows of `from` are padded.
-void AddRows(const float* from, float factor, const HeadRows& to) {
+void AddSumsToRows(const float* from, float factor, const HeadRows& to) {
   const int64_t stride = PaddedHeadDim(to.head_dim);
   for (int64_t i = 0; i < to.count; ++i) {
     float* row = to.FloatRow(i);
@@ -181,6 +180,7 @@ void AddQueryGradient(const Arithmetic& arithmetic, const Pair& pair, int64_t fi
                       const float* d_scores) {
   const int64_t stride = PaddedHeadDim(pair.head_dim);
   const IndexRange keys = RangeOfGroup<Arithmetic::kRows>(pair.visible + first).keys;
+  if (keys.size() == 0) return;
   for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
     const float* panel = pair.keys.k_panels + c / kPanelWidth * Arithmetic::PanelFloats(kKeyTile);
     arithmetic.RowsTimesPanel(d_scores, keys, panel, pair.head_dim - c, nullptr,
@@ -196,6 +196,7 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
   if constexpr (Arithmetic::kSumsAreTransposed) {
     for (int64_t first = 0; first < pair.keys.count; first += kPanelWidth) {
       const IndexRange rows = pair.seeing[first / kRows];
+      if (rows.size() == 0) continue;
       for (int64_t c = 0; c < pair.head_dim; c += kRows) {
         arithmetic.DimensionsTimesColumns(queries + c * Arithmetic::kDimensionStride, rows, columns,
                                           first, sums + c * kKeyTile + first, kKeyTile);
@@ -205,6 +206,7 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
     const int64_t stride = PaddedHeadDim(pair.head_dim);
     for (int64_t first = 0; first < pair.keys.count; first += kRows) {
       const IndexRange rows = pair.seeing[first / kRows];
+      if (rows.size() == 0) continue;
       for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
         const float* panel = queries + c / kPanelWidth * Arithmetic::PanelFloats(kQueryBlock);
         arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
@@ -217,14 +219,13 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
 // The three products pair by pair over visible pairs only, for blocks where a NaN or an infinity
 // must not meet the zero weight of a masked pair. Slow and rare.
 template <class Arithmetic>
-void AddGradientsOfVisiblePairs(const Pair& pair, const float* weight_columns,
-                                const float* d_score_columns, float softmax_scale) {
+void AddGradientsOfVisiblePairs(const Pair& pair, float softmax_scale) {
   const float query_factor = Arithmetic::QueryFactor(softmax_scale);
   for (int64_t i = 0; i < pair.queries.count; ++i) {
     float* dq = pair.queries.dq.FloatRow(i);
     for (int64_t j = pair.visible[i].begin; j < pair.visible[i].end; ++j) {
-      const float weight = Arithmetic::InColumns(weight_columns, i, j);
-      const float d_score = Arithmetic::InColumns(d_score_columns, i, j);
+      const float weight = Arithmetic::InColumns(pair.scratch.weights, i, j);
+      const float d_score = Arithmetic::InColumns(pair.scratch.d_scores, i, j);
       float* dk = pair.keys.dk.FloatRow(j);
       float* dv = pair.keys.dv.FloatRow(j);
       for (int64_t c = 0; c < pair.head_dim; ++c) {
@@ -239,17 +240,16 @@ void AddGradientsOfVisiblePairs(const Pair& pair, const float* weight_columns,
 template <class Arithmetic>
 void AttendBackwardPairOver(const Arithmetic& arithmetic, Pair& pair, float softmax_scale) {
   constexpr int kRows = Arithmetic::kRows;
-  pair.row_count = RoundUp(pair.queries.count, kRows);
   pair.key_count = RoundUp(RoundUp(pair.keys.count, kRows), kPanelWidth);
   FindSeeing<kRows>(pair);
   const bool by_pairs = pair.masked && !(pair.queries.finite && pair.keys.finite);
-  for (int64_t first = 0; first < pair.row_count; first += kRows) {
+  for (int64_t first = 0; first < pair.queries.count; first += kRows) {
     const float* d_scores = DifferentiateGroup(arithmetic, pair, softmax_scale, first);
     if (!by_pairs) AddQueryGradient(arithmetic, pair, first, d_scores);
   }
   const BackwardScratch& scratch = pair.scratch;
   if (by_pairs) {
-    AddGradientsOfVisiblePairs<Arithmetic>(pair, scratch.weights, scratch.d_scores, softmax_scale);
+    AddGradientsOfVisiblePairs<Arithmetic>(pair, softmax_scale);
     return;
   }
   AddKeyGradient(arithmetic, pair, scratch.d_scores, pair.queries.q_panels, pair.keys.dk_sums);
@@ -271,9 +271,9 @@ template <class Arithmetic>
 void AddKeySums(const float* sums, float factor, float* staging, const HeadRows& to) {
   if constexpr (Arithmetic::kSumsAreTransposed) {
     TransposeBlock(sums, kKeyTile, to.head_dim, kKeyTile, staging, PaddedHeadDim(to.head_dim));
-    AddRows(staging, factor, to);
+    AddSumsToRows(staging, factor, to);
   } else {
-    AddRows(sums, factor, to);
+    AddSumsToRows(sums, factor, to);
   }
 }
 
@@ -286,7 +286,7 @@ void FinishBackwardKeysImpl(const BackwardKeys& keys, float softmax_scale,
 }
 
 void FinishBackwardQueriesImpl(const BackwardQueries& queries, float softmax_scale) {
-  AddRows(queries.dq_sums, softmax_scale, queries.dq);
+  AddSumsToRows(queries.dq_sums, softmax_scale, queries.dq);
 }
 
 void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,

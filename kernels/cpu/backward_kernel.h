@@ -18,10 +18,12 @@ struct BackwardKeys {
   float* k_columns = nullptr;
   float* v_columns = nullptr;
   float* k_panels = nullptr;
-  float* dk_sums = nullptr;  // of all pairs since the keys were packed, as its arithmetic has them:
-  float* dv_sums = nullptr;  // kKeyTile * PaddedHeadDim(head_dim) each
-  HeadRows dk;               // float32
-  HeadRows dv;               // float32
+  // Of all pairs since the keys were packed: [kKeyTile][PaddedHeadDim(head_dim)], or transposed
+  // (kSumsAreTransposed in arithmetic-inl.h).
+  float* dk_sums = nullptr;
+  float* dv_sums = nullptr;
+  HeadRows dk;  // float32
+  HeadRows dv;  // float32
   const int64_t* positions = nullptr;
   int64_t count = 0;
   bool finite = true;  // no NaN or infinity in K
@@ -33,7 +35,7 @@ struct BackwardQueries {
   float* do_strips = nullptr;
   float* q_panels = nullptr;  // or dimensions (bf16_products.h)
   float* do_panels = nullptr;
-  float* dq_sums = nullptr;  // [kQueryBlock][PaddedHeadDim(head_dim)], of all pairs since
+  float* dq_sums = nullptr;  // [kQueryBlock][PaddedHeadDim(head_dim)], likewise
   HeadRows dq;               // float32
   HeadStat lse;
   HeadStat delta;
@@ -53,9 +55,9 @@ void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_s
 // Scratch of one thread; 64-byte aligned floats.
 struct BackwardScratch {
   float* weights;         // kQueryBlock * kScoreRowMax, as sums over queries take them
-  float* d_scores;        // kQueryBlock * kScoreRowMax
-  float* group_weights;   // kGroupRowsMax * kScoreRowMax: those of a group as sums over keys take
-  float* group_d_scores;  // kGroupRowsMax * kScoreRowMax  them, where that is not the same
+  float* d_scores;        // kQueryBlock * kScoreRowMax, as sums over queries take them
+  float* group_scores;    // kGroupRowsMax * kScoreRowMax, where they cannot lie in `weights`
+  float* group_d_scores;  // the same of d_weights, then score gradients as sums over keys take them
   float* staging;         // the larger of both blocks * PaddedHeadDim(head_dim)
 };
 

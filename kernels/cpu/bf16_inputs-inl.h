@@ -157,7 +157,8 @@ struct SplitInputs : FloatRows {
       TransposeBlock(staging + c, head_dim, 2 * kLanes, kColumns, columns, 2 * kLanes);
       for (int64_t i = 0; i < kColumns; ++i) {
         const float* from = columns + i * 2 * kLanes;
-        StorePieces<kPieces>(hn::Load(d, from), hn::Load(d, from + kLanes), kLanes,
+        StorePieces<kPieces>(NaNUnlessFinite(hn::Load(d, from)),
+                             NaNUnlessFinite(hn::Load(d, from + kLanes)), kLanes,
                              to + (c + i) * stride);
       }
     }
@@ -168,8 +169,9 @@ struct SplitInputs : FloatRows {
   static void PackPanelWord(const float* low, const float* high, int64_t c, int64_t head_dim,
                             float* to) {
     for (int64_t n = 0; n < kPanelWidth; n += kLanes) {
-      StorePieces<kPieces>(LoadUntil(low, c + n, head_dim), LoadUntil(high, c + n, head_dim),
-                           kLanes * kPanelWidth, to + n);
+      StorePieces<kPieces>(NaNUnlessFinite(LoadUntil(low, c + n, head_dim)),
+                           NaNUnlessFinite(LoadUntil(high, c + n, head_dim)), kLanes * kPanelWidth,
+                           to + n);
     }
   }
 

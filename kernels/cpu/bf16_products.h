@@ -9,9 +9,10 @@
 // operands, whose products are taken rather than they, are two: 16 bits; one would leave an error
 // of 1e-3 in float32 results.
 // Of a product of split values, those of piece i and piece j are added for which i + j is less than
-// the number of pieces of the left one, smallest first: what is left out of three by three is at
-// most 2^-24 of the product, half a unit in the last place (Henry, Tang, Heinecke, "Leveraging the
-// bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", arXiv 1904.06376).
+// the number of pieces of the one that has more, smallest first: what is left out of three by three
+// is at most 2^-24 of the product, half a unit in the last place (Henry, Tang, Heinecke,
+// "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations",
+// arXiv 1904.06376).
 //
 // Operands are words: two bfloat16 of the summed dimension, the first in the low half, carried as
 // the bits of a float. The packed forms of tile.h hold words where they held floats. After the
@@ -31,7 +32,7 @@
 //             strip    [rows][words]
 //           Sums over queries are taken the other way round, dimensions by keys, so that nothing
 //           need be transposed: left the dimensions, right the columns.
-//             dimensions  [head_dim][words of kQueryBlock rows]
+//             dimensions  [head_dim, zero up to whole kTileRows][words of kQueryBlock rows]
 //             columns     [kKeyTile / panel width][words of kQueryBlock rows][panel width]
 // Rows of weights are [words of kKeyTile keys] in both. Scores lie where their weights will: those
 // of a panel of keys after one another, and free room after them for a third piece.
@@ -53,8 +54,8 @@ constexpr int64_t WordsInPieces(int64_t count, int pieces) { return count / 2 * 
 inline constexpr int64_t kSecondOfColumns = kQueryBlock / 2 * kKeyTile;
 
 // The products for groups of one number of rows. All arrays are aligned as the packed forms are, or
-// start whole words (tiles: whole kNativePieceWords) into them. `b` is columns or one panel,
-// [words][panel width]; `words` are those of `b`.
+// start whole words (tiles: whole kNativePieceWords) into them. Columns, or one panel, are
+// [words][panel width]; `words` are theirs.
 struct Bf16Products {
   // Called on a thread before the products, and after them.
   void (*begin)();

@@ -39,13 +39,14 @@ HWY_INLINE FloatVec WordsOfRounded(FloatVec low, FloatVec high) {
 }
 
 // The words of (low[i], high[i]) in kPieces pieces, `stride` floats apart. Infinities become NaN.
-// NaN stays NaN in the sum of three pieces; for two see NaNUnlessFinite.
+// NaN stays NaN in the sum of three pieces, for two see NaNUnlessFinite; but some NaN spoil their
+// neighbour in the word, so that where it is another row's, they pass through NaNUnlessFinite.
 template <int kPieces>
 HWY_INLINE void StorePieces(FloatVec low, FloatVec high, int64_t stride, float* to) {
   const FloatTag d;
 #pragma GCC unroll 3
   for (int piece = 0; piece < kPieces; ++piece) {
-    // What a float32 leaves in the third is a bfloat16.
+    // What a float32 leaves in the third is a bfloat16, unless it is a NaN of many bits.
     const FloatVec first_low = piece == 2 ? low : RoundToBf16(low);
     const FloatVec first_high = piece == 2 ? high : RoundToBf16(high);
     hn::Store(WordsOfRounded(first_low, first_high), d, to + piece * stride);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/multiplier.h"
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -23,6 +25,12 @@ constexpr Provider kProviders[] = {
     {"emulated_avx512_bf16", Multiplier::kEmulatedAvx512Bf16, " with AVX512_BF16 emulated"},
 };
 
+std::string Names() {
+  return absl::StrJoin(kProviders, ", ", [](std::string* out, const Provider& known) {
+    absl::StrAppend(out, "\"", known.name, "\"");
+  });
+}
+
 Multiplier Fastest() {
   if (RunsMultiplier(Multiplier::kAmx)) return Multiplier::kAmx;
   if (RunsMultiplier(Multiplier::kAvx512Bf16) && MultipliesPairsFast()) {
@@ -40,13 +48,11 @@ absl::StatusOr<Multiplier> MultiplierOf(absl::string_view provider) {
     if (RunsMultiplier(known.multiplier)) return known.multiplier;
     return absl::InvalidArgumentError(absl::StrCat(
         "provider \"", provider, "\" does not run here: the processor (", SimdTargetName(),
-        "), or the system on it, has no such instructions; \"auto\" takes the fastest there are"));
+        "), or the system on it, has no such instructions. \"auto\" is the fastest of ", Names(),
+        " that do"));
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("provider \"", provider, "\", expected \"auto\" or one of ",
-                   absl::StrJoin(kProviders, ", ", [](std::string* out, const Provider& known) {
-                     absl::StrAppend(out, "\"", known.name, "\"");
-                   })));
+      absl::StrCat("provider \"", provider, "\", expected \"auto\" or one of ", Names()));
 }
 
 absl::string_view MultiplierText(Multiplier multiplier) {

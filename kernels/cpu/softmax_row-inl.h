@@ -85,11 +85,9 @@ HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t
 
 struct MaxOfBoth {
   HWY_INLINE FloatVec operator()(FloatVec a, FloatVec b) const { return hn::Max(a, b); }
-  HWY_INLINE float OfLanes(FloatVec v) const { return hn::GetLane(hn::MaxOfLanes(FloatTag(), v)); }
 };
 struct SumOfBoth {
   HWY_INLINE FloatVec operator()(FloatVec a, FloatVec b) const { return hn::Add(a, b); }
-  HWY_INLINE float OfLanes(FloatVec v) const { return hn::GetLane(hn::SumOfLanes(FloatTag(), v)); }
 };
 
 #if HWY_TARGET != HWY_SCALAR
@@ -112,9 +110,9 @@ HWY_INLINE FloatVec ReduceFour(const Op& op, FloatVec a, FloatVec b, FloatVec c,
 #endif
 
 // out[m] = the lanes of row(m), taken together by `op`. Room for kLanes more at the end of `out`.
-// Four rows at a time, which takes a third of the shuffles.
+// Four rows at a time, which takes a third of the shuffles; a row's lanes always in one order.
 template <int kRows, class Op, typename Row>
-HWY_INLINE void ReduceRows(const Op& op, const Row& row, float* out) {
+HWY_INLINE void ReduceRows([[maybe_unused]] const Op& op, const Row& row, float* out) {
   int m = 0;
 #if HWY_TARGET != HWY_SCALAR
   for (; m + 4 <= kRows; m += 4) {
@@ -124,8 +122,13 @@ HWY_INLINE void ReduceRows(const Op& op, const Row& row, float* out) {
     const FloatVec e = row(m + 3);
     hn::StoreU(ReduceFour(op, a, b, c, e), FloatTag(), out + m);
   }
+  for (; m < kRows; ++m) {
+    const FloatVec lanes = row(m);
+    out[m] = hn::GetLane(ReduceFour(op, lanes, lanes, lanes, lanes));
+  }
+#else
+  for (; m < kRows; ++m) out[m] = hn::GetLane(row(m));
 #endif
-  for (; m < kRows; ++m) out[m] = op.OfLanes(row(m));
 }
 
 // The lanes' maxima of the row's panels.

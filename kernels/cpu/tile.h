@@ -27,7 +27,7 @@ inline constexpr int64_t kGroupRowsMax = 32;
 constexpr int64_t CeilDiv(int64_t value, int64_t step) { return (value + step - 1) / step; }
 constexpr int64_t RoundUp(int64_t value, int64_t step) { return CeilDiv(value, step) * step; }
 
-// head_dim rounded up to whole panels of every width: the row length of accumulators.
+// head_dim rounded up to whole panels of every width: the row length of outputs and sums.
 constexpr int64_t PaddedHeadDim(int64_t head_dim) { return RoundUp(head_dim, kPanelWidthMax); }
 
 // Floats of one block in any of the packed forms: at most three pieces of half as many words.

@@ -92,12 +92,15 @@ class BadInput(unittest.TestCase):
         self.refused(["run", *SMALL, "--gradient-wire", "bf16"], USAGE, "--gradient-wire", "--backward")
         self.refused(["run", *SMALL, "--emulate-link", "latency=20us"], USAGE, "--emulate-link", "rate")
         self.refused(["run", *SMALL, "--coordinator", "127.0.0.1:1", "--transport-plugin", "host"], USAGE, "--transport-plugin", "--coordinator")
+        self.refused(["run", *SMALL, "--coordinator", "127.0.0.1:1", "--compute-provider", "vectors"], USAGE, "--compute-provider", "--coordinator")
         self.refused(["topology", "--describe", "cpu-4", "--format", "facts", "--cp-window-size", 2], USAGE, "--format=facts", "--cp-window-size")
 
     def test_transports_that_cannot_be_had_are_refused_with_what_is_missing(self):
         self.refused(["run", *SMALL, "--context-parallel-size", 2, "--inner-transport", "cuipc"], REFUSED, "cuipc", "worker-0 computes on the CPU")
         self.refused(["run", *SMALL, "--context-parallel-size", 2, "--outer-transport", "host"], REFUSED, "all ranks are on one node", "no hop to take it")
         self.refused(["up", "--workers", 1, "--transport-plugin", "host,nowhere"], REFUSED, "nowhere")
+        self.refused(["up", "--workers", 1, "--compute-provider", "absent"], REFUSED, "absent", "vectors")
+        self.refused(["run", *SMALL, "--context-parallel-size", 2, "--compute-provider", "absent"], REFUSED, "absent", "vectors")
         self.refused(["topology", "--describe", "dgx-h100x4-nics8", "--inner-transport", "nccl", "--outer-transport", "host"], REFUSED, "one memory in common")
         self.refused(["topology", "--describe", "dgx-h100x4-nics8", "--cp-window-size", 4, "--inner-transport", "cuipc", "--outer-transport", "nccl"], REFUSED,
                      "expected a window of 8", "got 4")

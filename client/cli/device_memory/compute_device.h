@@ -30,8 +30,9 @@ class ComputeDevice {
   };
   using Memory = std::unique_ptr<void, FreeMemory>;  // not longer than the device
 
-  // FAILED_PRECONDITION if the plugin refuses, UNIMPLEMENTED if neither the host can touch its
-  // memory nor the device copy.
+  // `provider`: which kernels of the plugin, "" the fastest; a usage error of --compute-provider if
+  // the plugin refuses it. FAILED_PRECONDITION if it refuses anything else, UNIMPLEMENTED if
+  // neither the host can touch its memory nor the device copy.
   static absl::StatusOr<std::unique_ptr<ComputeDevice>> Open(const annulusComputeV1* api,
                                                              int threads, int ordinal = 0,
                                                              const std::string& provider = "");

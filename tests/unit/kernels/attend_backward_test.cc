@@ -4,9 +4,11 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
 #include <tuple>
 #include <vector>
 
+#include "kernels/cpu/tile.h"
 #include "kernels/tensor_view.h"
 #include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
@@ -75,7 +77,7 @@ TEST(AttendBackward, GroupedQueryHeadsShareTheirKeys) {
 
 TEST(AttendBackward, LongerThanOneRoundOfTiles) {
   if (kUnderSanitizer) GTEST_SKIP() << "a minute of plain loops in the reference";
-  AttentionCase c({1, 40, 192 * 16 + 50, 1, 1, 16});
+  AttentionCase c({1, 40, 16 * cpu::kKeyTile + 50, 1, 1, 16});
   AttentionCase tall({1, 192 * 17, 50, 1, 1, 16});
   CpuDevice device(1);
   RunBoth(device, c);
@@ -219,6 +221,29 @@ TEST(AttendBackward, SameBytesEveryTimeAndForAnyThreads) {
   EXPECT_EQ(one.dq_data, three.dq_data);
   EXPECT_EQ(one.dk_data, three.dk_data);
   EXPECT_EQ(one.dv_data, three.dv_data);
+}
+
+// Blocks make more rounds on one thread, which has a head to itself, than on three; tiles make two.
+TEST(AttendBackward, SameBytesHoweverRoundsAreCut) {
+  const int64_t rows = 9 * cpu::kQueryBlock + 5;
+  const int64_t keys = 16 * cpu::kKeyTile + 50;
+  for (const bool poisoned : {false, true}) {
+    AttentionCase one({1, rows, keys, 1, 1, 16, ANNULUS_F32, Causal(keys - rows)});
+    if (poisoned) {
+      AttentionCase::FillRow(one.k(), 0, keys - 9, 0, std::numeric_limits<float>::infinity());
+    }
+    AttentionCase three = one;
+    CpuDevice single(1);
+    CpuDevice several(3);
+    RunBoth(single, one);
+    RunBoth(several, three);
+    const auto bytes = [](const std::vector<float>& of) {
+      return std::string(reinterpret_cast<const char*>(of.data()), of.size() * sizeof(float));
+    };
+    EXPECT_TRUE(bytes(one.dq_data) == bytes(three.dq_data));
+    EXPECT_TRUE(bytes(one.dk_data) == bytes(three.dk_data));
+    EXPECT_TRUE(bytes(one.dv_data) == bytes(three.dv_data));
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <limits>
 #include <tuple>
 
+#include "kernels/cpu/tile.h"
 #include "kernels/tensor_view.h"
 #include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
@@ -62,7 +63,7 @@ TEST(Attend, GroupedQueryHeads) {
 }
 
 TEST(Attend, LongerThanOneRoundOfTiles) {
-  AttentionCase c({1, 31, 192 * 32 + 100, 2, 1, 16, ANNULUS_F32, Full()});
+  AttentionCase c({1, 31, 32 * cpu::kKeyTile + 100, 2, 1, 16, ANNULUS_F32, Full()});
   CpuDevice(1).Attend(c);
   ExpectForwardMatches(c);
 }
