@@ -64,11 +64,7 @@ struct F32Arithmetic : FloatRows {
                              const float* factor, float* to, int64_t to_stride) {
     const float* a = rows + keys.begin;
     const float* b = panel + keys.begin * kPanelWidth;
-    if (width <= kLanes) {
-      RowsTimesVectors<1>(a, b, keys.size(), factor, to, to_stride);
-    } else {
-      RowsTimesVectors<kVectors>(a, b, keys.size(), factor, to, to_stride);
-    }
+    TimesPanel<kKeyTile, 1>(a, b, keys.size(), width, factor, to, to_stride);
   }
   // Whether sums over queries are [head_dim][kKeyTile], by DimensionsTimesColumns, rather than
   // [kKeyTile][PaddedHeadDim], by ColumnsTimesPanel.
@@ -79,11 +75,7 @@ struct F32Arithmetic : FloatRows {
                                 const float* panel, int64_t width, float* to, int64_t to_stride) {
     const float* a = columns + rows.begin * kKeyTile + first;
     const float* b = panel + rows.begin * kPanelWidth;
-    if (width <= kLanes) {
-      ColumnsTimesVectors<1>(a, b, rows.size(), to, to_stride);
-    } else {
-      ColumnsTimesVectors<kVectors>(a, b, rows.size(), to, to_stride);
-    }
+    TimesPanel<1, kKeyTile>(a, b, rows.size(), width, nullptr, to, to_stride);
   }
 
   // Stores a panel's worth of weights, none infinite, as RowsTimesPanel takes them.
@@ -135,27 +127,28 @@ struct F32Arithmetic : FloatRows {
   static float InPanels(const float* panels, int64_t block, int64_t row, int64_t c) {
     return panels[c / kPanelWidth * kPanelWidth * block + row * kPanelWidth + c % kPanelWidth];
   }
+  // to = factor * to + a . panel, of which a vector is enough where `width` is no more than one.
+  template <int64_t kStride, int64_t kDepthStride>
+  static void TimesPanel(const float* a, const float* panel, int64_t depth, int64_t width,
+                         const float* factor, float* to, int64_t to_stride) {
+    if (width <= kLanes) {
+      TimesVectors<kStride, kDepthStride, 1>(a, panel, depth, factor, to, to_stride);
+    } else {
+      TimesVectors<kStride, kDepthStride, kVectors>(a, panel, depth, factor, to, to_stride);
+    }
+  }
   // Calls of their own: inlined among others, their sums no longer all stay in registers.
-  template <int kWide>
-  HWY_NOINLINE static void RowsTimesVectors(const float* rows, const float* panel, int64_t words,
-                                            const float* factor, float* to, int64_t to_stride) {
+  template <int64_t kStride, int64_t kDepthStride, int kWide>
+  HWY_NOINLINE static void TimesVectors(const float* a, const float* panel, int64_t depth,
+                                        const float* factor, float* to, int64_t to_stride) {
     Accumulator<kMicroRows, kWide> acc;
     if (factor == nullptr) {
       SetZero(acc);
     } else {
       LoadScaled(to, to_stride, factor, acc);
     }
-    MultiplyAdd<kKeyTile, 1>(rows, panel, words, acc);
+    MultiplyAdd<kStride, kDepthStride>(a, panel, depth, acc);
     if (factor == nullptr) AddRows(to, to_stride, acc);
-    StoreRows(acc, to, to_stride);
-  }
-  template <int kWide>
-  HWY_NOINLINE static void ColumnsTimesVectors(const float* columns, const float* panel,
-                                               int64_t words, float* to, int64_t to_stride) {
-    Accumulator<kMicroRows, kWide> acc;
-    SetZero(acc);
-    MultiplyAdd<1, kKeyTile>(columns, panel, words, acc);
-    AddRows(to, to_stride, acc);
     StoreRows(acc, to, to_stride);
   }
 };

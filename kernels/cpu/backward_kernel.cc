@@ -119,8 +119,8 @@ void DifferentiateRows(const Pair& pair, float score_factor, int64_t first, int6
   for (int t = 0; t < kTogether; ++t) {
     rows[t] = FactorsOfRow(pair, score_factor, first + m + t * Arithmetic::kRowsApart);
     if (rows[t].visible.size() == 0) continue;
-    panels.begin = std::min(panels.begin, PanelFloor(rows[t].visible.begin));
-    panels.end = std::max(panels.end, PanelCeil(rows[t].visible.end));
+    const IndexRange own = PanelsOf(rows[t].visible);
+    panels = {std::min(panels.begin, own.begin), std::max(panels.end, own.end)};
   }
   const FloatVec zero = hn::Zero(FloatTag());
   constexpr int64_t kRowsOfScores = Arithmetic::kRowsApart * Arithmetic::kRowStride;

@@ -86,20 +86,20 @@ ANNULUS_TILES_INLINE void MultiplyAdd() {
 // pieces of them. In an order that loads a piece as seldom as four registers allow.
 template <int kLeft, int kRight, Passing kPassing>
 ANNULUS_TILES_INLINE void MultiplyPieces(const float* a, int64_t stride, const float* b) {
-  constexpr bool kRows = kPassing == Passing::kLeft;
-  constexpr bool kColumns = kPassing == Passing::kRight;
+  constexpr bool kRowsPass = kPassing == Passing::kLeft;
+  constexpr bool kColumnsPass = kPassing == Passing::kRight;
   if constexpr (kLeft == 1) {
-    LoadRows<kRows>(a, stride);
+    LoadRows<kRowsPass>(a, stride);
 #pragma GCC unroll 2
     for (int piece = kRight - 1; piece >= 0; --piece) {
-      LoadColumns<kColumns>(b + piece * kPieceFloats);
+      LoadColumns<kColumnsPass>(b + piece * kPieceFloats);
       MultiplyAdd();
     }
   } else if constexpr (kRight == 1) {
-    LoadColumns<kColumns>(b);
+    LoadColumns<kColumnsPass>(b);
 #pragma GCC unroll 2
     for (int piece = kLeft - 1; piece >= 0; --piece) {
-      LoadRows<kRows>(a + piece * kLanes, stride);
+      LoadRows<kRowsPass>(a + piece * kLanes, stride);
       MultiplyAdd();
     }
   } else {
