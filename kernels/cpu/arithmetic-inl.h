@@ -30,6 +30,9 @@ namespace HWY_NAMESPACE {
 
 struct F32Arithmetic : FloatRows {
   static constexpr int kRows = kMicroRows;
+  // Rows of a query block of the backward pass. With short vectors a block has as much to compute
+  // in half as many rows, whose weights stay nearer.
+  static constexpr int64_t kBlockRows = kLanes < 16 ? kQueryBlock / 2 : kQueryBlock;
   // From row to row of scores, or weights, of a key tile.
   static constexpr int64_t kRowStride = kKeyTile;
 
@@ -51,7 +54,7 @@ struct F32Arithmetic : FloatRows {
     CopyPanels(staging, rows, kKeyTile, head_dim, out);
   }
   static void QueryPanels(const float* staging, int64_t rows, int64_t head_dim, float* out) {
-    CopyPanels(staging, rows, kQueryBlock, head_dim, out);
+    CopyPanels(staging, rows, kBlockRows, head_dim, out);
   }
 
   static void StripTimesColumns(const float* strip, const float* columns, int64_t head_dim,
@@ -116,7 +119,7 @@ struct F32Arithmetic : FloatRows {
     return InPanels(panels, kKeyTile, key, c);
   }
   static float InQueryPanels(const float* panels, int64_t row, int64_t c) {
-    return InPanels(panels, kQueryBlock, row, c);
+    return InPanels(panels, kBlockRows, row, c);
   }
   static float InRow(const float* row, int64_t j) { return row[j]; }
   static float InColumns(const float* columns, int64_t row, int64_t j) {
@@ -143,12 +146,12 @@ struct F32Arithmetic : FloatRows {
                                         const float* factor, float* to, int64_t to_stride) {
     Accumulator<kMicroRows, kWide> acc;
     if (factor == nullptr) {
-      SetZero(acc);
+      Multiply<kStride, kDepthStride>(a, panel, depth, acc);
+      AddRows(to, to_stride, acc);
     } else {
       LoadScaled(to, to_stride, factor, acc);
+      MultiplyAdd<kStride, kDepthStride>(a, panel, depth, acc);
     }
-    MultiplyAdd<kStride, kDepthStride>(a, panel, depth, acc);
-    if (factor == nullptr) AddRows(to, to_stride, acc);
     StoreRows(acc, to, to_stride);
   }
 };

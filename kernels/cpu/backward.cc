@@ -36,19 +36,20 @@ class BackwardPass {
         workspace_(*workspace),
         head_dim_(args.q.head_dim),
         group_(args.q.heads / args.k.heads),
-        tile_floats_(PackedFloats(kKeyTile, head_dim_)),
-        block_floats_(PackedFloats(kQueryBlock, head_dim_)),
-        key_floats_(kPackedFormsOfKeys * tile_floats_ + 2 * SumFloats(kKeyTile)),
-        query_floats_(kPackedFormsOfQueries * block_floats_ + SumFloats(kQueryBlock)),
         choice_{workspace->multiplier,
                 args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
-                    args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16} {}
+                    args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16},
+        block_rows_(BackwardBlockRows(choice_)),
+        tile_floats_(PackedFloats(kKeyTile, head_dim_)),
+        block_floats_(PackedFloats(block_rows_, head_dim_)),
+        key_floats_(kPackedFormsOfKeys * tile_floats_ + 2 * SumFloats(kKeyTile)),
+        query_floats_(kPackedFormsOfQueries * block_floats_ + SumFloats(block_rows_)) {}
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
     workspace_.keys.Assign(args_.kv_spans, args_.kv_span_count);
     CutTiles(workspace_.keys, kKeyTile, &workspace_.key_tiles);
-    blocks_ = CeilDiv(workspace_.queries.size(), kQueryBlock);
+    blocks_ = CeilDiv(workspace_.queries.size(), block_rows_);
     const int64_t tiles = static_cast<int64_t>(workspace_.key_tiles.size());
     const int64_t all_blocks = blocks_ * group_;
     if (tiles == 0 || all_blocks == 0) return;
@@ -161,10 +162,10 @@ class BackwardPass {
     const int64_t batch = (round.first_head + head) / args_.k.heads;
     const int64_t kv_head = (round.first_head + head) % args_.k.heads;
     const int64_t member = (round.blocks.begin + index) / blocks_;
-    const int64_t begin = (round.blocks.begin + index) % blocks_ * kQueryBlock;
+    const int64_t begin = (round.blocks.begin + index) % blocks_ * block_rows_;
     const int64_t q_head = kv_head * group_ + member;
     const int64_t* rows = workspace_.queries.rows.data() + begin;
-    const int64_t count = std::min(kQueryBlock, workspace_.queries.size() - begin);
+    const int64_t count = std::min(block_rows_, workspace_.queries.size() - begin);
     const int64_t slot = head * round.blocks.size() + index;
     BackwardQueries& queries = workspace_.backward_queries[slot];
     queries.q_strips = workspace_.packed_queries.data() + slot * query_floats_;
@@ -186,11 +187,12 @@ class BackwardPass {
   Workspace& workspace_;
   const int64_t head_dim_;
   const int64_t group_;
+  const ArithmeticChoice choice_;
+  const int64_t block_rows_;
   const int64_t tile_floats_;
   const int64_t block_floats_;
   const int64_t key_floats_;
   const int64_t query_floats_;
-  const ArithmeticChoice choice_;
   int64_t blocks_ = 0;
   int64_t tiles_per_round_ = 1;
   int64_t blocks_per_round_ = 1;

@@ -208,7 +208,8 @@ void AddKeyGradient(const Arithmetic& arithmetic, const Pair& pair, const float*
       const IndexRange rows = pair.seeing[first / kRows];
       if (rows.size() == 0) continue;
       for (int64_t c = 0; c < pair.head_dim; c += kPanelWidth) {
-        const float* panel = queries + c / kPanelWidth * Arithmetic::PanelFloats(kQueryBlock);
+        const float* panel =
+            queries + c / kPanelWidth * Arithmetic::PanelFloats(Arithmetic::kBlockRows);
         arithmetic.ColumnsTimesPanel(columns, first, rows, panel, pair.head_dim - c,
                                      sums + first * stride + c, stride);
       }
@@ -289,6 +290,13 @@ void FinishBackwardQueriesImpl(const BackwardQueries& queries, float softmax_sca
   AddSumsToRows(queries.dq_sums, softmax_scale, queries.dq);
 }
 
+int64_t BackwardBlockRowsImpl(const ArithmeticChoice& choice) {
+  int64_t rows = 0;
+  WithArithmetic(choice,
+                 [&]<class Arithmetic>(const Arithmetic&) { rows = Arithmetic::kBlockRows; });
+  return rows;
+}
+
 void PackBackwardKeysImpl(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
                           float* staging, BackwardKeys* keys) {
   const int64_t rows = PanelCeil(k.count);
@@ -316,8 +324,8 @@ void PackBackwardQueriesImpl(const HeadRows& q, const HeadRows& d_o, float softm
     Arithmetic::Strips(staging, rows, q.head_dim, queries->do_strips);
     Arithmetic::QueryPanels(staging, rows, q.head_dim, queries->do_panels);
     queries->finite = !q_poisoned && !do_poisoned;
+    std::fill(queries->dq_sums, queries->dq_sums + rows * PaddedHeadDim(q.head_dim), 0.0f);
   });
-  std::fill(queries->dq_sums, queries->dq_sums + kQueryBlock * PaddedHeadDim(q.head_dim), 0.0f);
 }
 
 }  // namespace
@@ -330,6 +338,7 @@ HWY_AFTER_NAMESPACE();
 namespace annulus::kernels::cpu {
 
 HWY_EXPORT(AttendBackwardPairImpl);
+HWY_EXPORT(BackwardBlockRowsImpl);
 HWY_EXPORT(PackBackwardKeysImpl);
 HWY_EXPORT(PackBackwardQueriesImpl);
 HWY_EXPORT(FinishBackwardKeysImpl);
@@ -340,6 +349,10 @@ void AttendBackwardPair(const BackwardQueries& queries, const BackwardKeys& keys
                         const ArithmeticChoice& choice, const BackwardScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(AttendBackwardPairImpl)
   (queries, keys, mask, softmax_scale, choice, scratch);
+}
+
+int64_t BackwardBlockRows(const ArithmeticChoice& choice) {
+  return HWY_DYNAMIC_DISPATCH(BackwardBlockRowsImpl)(choice);
 }
 
 void PackBackwardKeys(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,

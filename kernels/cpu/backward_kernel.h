@@ -35,7 +35,7 @@ struct BackwardQueries {
   float* do_strips = nullptr;
   float* q_panels = nullptr;  // or dimensions (bf16_products.h)
   float* do_panels = nullptr;
-  float* dq_sums = nullptr;  // [kQueryBlock][PaddedHeadDim(head_dim)], likewise
+  float* dq_sums = nullptr;  // [block rows][PaddedHeadDim(head_dim)], likewise
   HeadRows dq;               // float32
   HeadStat lse;
   HeadStat delta;
@@ -44,11 +44,14 @@ struct BackwardQueries {
   bool finite = true;  // no NaN or infinity in q and do
 };
 
+// Rows of a query block: kQueryBlock, or fewer.
+int64_t BackwardBlockRows(const ArithmeticChoice& choice);
+
 // `choice`, the same in all calls, is what they are packed for. `staging`: kKeyTile *
 // PaddedHeadDim(head_dim) floats. Sets the packed contents and `finite`, and all sums to zero.
 void PackBackwardKeys(const HeadRows& k, const HeadRows& v, const ArithmeticChoice& choice,
                       float* staging, BackwardKeys* keys);
-// `staging`: kQueryBlock * PaddedHeadDim(head_dim) floats.
+// `staging`: the block's rows * PaddedHeadDim(head_dim) floats.
 void PackBackwardQueries(const HeadRows& q, const HeadRows& d_o, float softmax_scale,
                          const ArithmeticChoice& choice, float* staging, BackwardQueries* queries);
 

@@ -84,6 +84,7 @@ struct Bf16Arithmetic : Inputs {
   static constexpr int kRows = Form::kRows;
   static constexpr int kPieces = Inputs::kPieces;
   static constexpr int kWeightPieces = PiecesOfWeights(kPieces);
+  static constexpr int64_t kBlockRows = kQueryBlock;
   static constexpr int64_t kRowStride = WordsInPieces(kKeyTile, kWeightPieces);
   static constexpr int64_t kDimensionStride = WordsInPieces(kQueryBlock, kPieces);
   static constexpr bool kSumsAreTransposed = Form::kSumsAreTransposed;

@@ -26,9 +26,9 @@ namespace {
 
 // What a query block carries from key tile to key tile; scores are in units of log 2.
 struct BlockState {
-  float max[kQueryBlock];
-  float sum[kQueryBlock];
-  float rescale[kQueryBlock];
+  float max[kQueryBlock + kLanes] = {};
+  float sum[kQueryBlock + kLanes] = {};
+  float rescale[kQueryBlock + kLanes];
   IndexRange visible[kQueryBlock];  // keys of the present tile
   bool touched[kQueryBlock];
 };

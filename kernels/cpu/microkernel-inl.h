@@ -82,13 +82,22 @@ HWY_INLINE void MultiplyAdd(const float* HWY_RESTRICT a, const float* HWY_RESTRI
   }
 }
 
-template <int kRows, int kWide>
-HWY_INLINE void SetZero(Accumulator<kRows, kWide>& acc) {
+// acc = the same sum, of at least one step. Its first products start it: multiplying and adding to
+// zeros takes longer.
+template <int64_t kRowStride, int64_t kDepthStride, int kRows, int kWide>
+HWY_INLINE void Multiply(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t depth,
+                         Accumulator<kRows, kWide>& acc) {
+  const FloatTag d;
+  FloatVec vectors[kWide];
+#pragma GCC unroll 2
+  for (int n = 0; n < kWide; ++n) vectors[n] = hn::Load(d, b + n * kLanes);
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
+    const FloatVec broadcast = hn::Set(d, a[m * kRowStride]);
 #pragma GCC unroll 2
-    for (int n = 0; n < kWide; ++n) acc.c[m][n] = hn::Zero(FloatTag());
+    for (int n = 0; n < kWide; ++n) acc.c[m][n] = hn::Mul(broadcast, vectors[n]);
   }
+  MultiplyAdd<kRowStride, kDepthStride>(a + kDepthStride, b + kPanelWidth, depth - 1, acc);
 }
 
 // acc[m] = factor[m] * rows of `from`, `row_stride` floats apart.
@@ -138,8 +147,7 @@ HWY_INLINE void StripTimesColumns(const float* HWY_RESTRICT strip,
                                   int64_t begin, int64_t end, float* HWY_RESTRICT scores) {
   for (int64_t j = begin; j < end; j += kPanelWidth) {
     Accumulator<kMicroRows> acc;
-    SetZero(acc);
-    MultiplyAdd<1, kMicroRows>(strip, columns + j * head_dim, head_dim, acc);
+    Multiply<1, kMicroRows>(strip, columns + j * head_dim, head_dim, acc);
     StoreRows(acc, scores + j, kKeyTile);
   }
 }

@@ -52,35 +52,20 @@ HWY_INLINE auto LanesInside(IndexRange columns, int64_t at) {
   return hn::AndNot(before, until);
 }
 
-// Zeros in the panels [begin, end) but for those of `kept`.
+// Scores of columns [begin, end), whole panels, that are not `visible` to -inf, whose weight is
+// zero.
 template <class Arithmetic>
-HWY_INLINE void ClearAround(IndexRange kept, int64_t begin, int64_t end, float* row) {
-  const auto clear = [row](int64_t from, int64_t to) {
-    std::fill(row + Arithmetic::InScores(from), row + Arithmetic::InScores(to), 0.0f);
-  };
-  clear(begin, std::max(begin, std::min(kept.begin, end)));
-  clear(std::max(begin, kept.end), end);
-}
-
-// Scores of columns [begin, end), whole panels, to what their weights are made of: zeros in the
-// panels without a visible column, -inf in the other columns that are not. Returns the panels with
-// visible columns.
-template <class Arithmetic>
-HWY_INLINE IndexRange MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
-                                 IndexRange visible) {
+HWY_INLINE void MaskScores(float* HWY_RESTRICT row, int64_t begin, int64_t end,
+                           IndexRange visible) {
   const FloatTag d;
-  const auto mask_panel = [&](int64_t panel) {
-    const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const FloatVec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (int64_t panel = begin; panel < end; panel += kPanelWidth) {
+    if (panel >= visible.begin && panel + kPanelWidth <= visible.end) continue;
     for (int64_t j = panel; j < panel + kPanelWidth; j += kLanes) {
       float* at = row + Arithmetic::InScores(j);
       hn::Store(hn::IfThenElse(LanesInside(visible, j), hn::Load(d, at), minus_infinity), d, at);
     }
-  };
-  const IndexRange panels = PanelsOf(visible);
-  ClearAround<Arithmetic>(panels, begin, end, row);
-  if (panels.begin != visible.begin) mask_panel(panels.begin);
-  if (panels.end != visible.end) mask_panel(panels.end - kPanelWidth);
-  return panels;
+  }
 }
 
 struct MaxOfBoth {
@@ -109,125 +94,137 @@ HWY_INLINE FloatVec ReduceFour(const Op& op, FloatVec a, FloatVec b, FloatVec c,
 }
 #endif
 
-// out[m] = the lanes of row(m), taken together by `op`. Room for kLanes more at the end of `out`.
+// out[m] = the lanes of rows[m], taken together by `op`. Room for kLanes more at the end of `out`.
 // Four rows at a time, which takes a third of the shuffles; a row's lanes always in one order.
-template <int kRows, class Op, typename Row>
-HWY_INLINE void ReduceRows([[maybe_unused]] const Op& op, const Row& row, float* out) {
+template <int kRows, class Op>
+HWY_INLINE void ReduceRows([[maybe_unused]] const Op& op, const FloatVec (&rows)[kRows],
+                           float* out) {
   int m = 0;
 #if HWY_TARGET != HWY_SCALAR
   for (; m + 4 <= kRows; m += 4) {
-    const FloatVec a = row(m);
-    const FloatVec b = row(m + 1);
-    const FloatVec c = row(m + 2);
-    const FloatVec e = row(m + 3);
-    hn::StoreU(ReduceFour(op, a, b, c, e), FloatTag(), out + m);
+    hn::StoreU(ReduceFour(op, rows[m], rows[m + 1], rows[m + 2], rows[m + 3]), FloatTag(), out + m);
   }
-  for (; m < kRows; ++m) {
-    const FloatVec lanes = row(m);
-    out[m] = hn::GetLane(ReduceFour(op, lanes, lanes, lanes, lanes));
-  }
+  for (; m < kRows; ++m) out[m] = hn::GetLane(ReduceFour(op, rows[m], rows[m], rows[m], rows[m]));
 #else
-  for (; m < kRows; ++m) out[m] = hn::GetLane(row(m));
+  for (; m < kRows; ++m) out[m] = hn::GetLane(rows[m]);
 #endif
 }
 
-// The lanes' maxima of the row's panels.
-template <class Arithmetic>
-HWY_INLINE FloatVec MaxOfRow(const float* HWY_RESTRICT row, IndexRange panels) {
+// Rows that are walked over together: each alone would wait for its own sums, and for its end.
+template <int kRows>
+inline constexpr int kRowsAbreast = kRows % 2 == 0 ? 2 : 1;
+
+// The lanes' maxima of the first rows' scores of columns [begin, end).
+template <class Arithmetic, int kAbreast>
+HWY_INLINE void MaxOfRows(const float* HWY_RESTRICT scores, int64_t begin, int64_t end,
+                          FloatVec* HWY_RESTRICT max) {
   const FloatTag d;
-  FloatVec low = hn::Set(d, -std::numeric_limits<float>::infinity());
-  FloatVec high = low;
-  const float* end = row + Arithmetic::InScores(panels.end);
-  constexpr int64_t kStep = Arithmetic::InScores(kPanelWidth);
-  for (const float* at = row + Arithmetic::InScores(panels.begin); at < end; at += kStep) {
-    low = hn::Max(hn::Load(d, at), low);
-    high = hn::Max(hn::Load(d, at + kLanes), high);
+  FloatVec of[kAbreast][kVectors];
+  for (auto& vectors : of) {
+    for (FloatVec& v : vectors) v = hn::Set(d, -std::numeric_limits<float>::infinity());
   }
-  return hn::Max(low, high);
+  constexpr int64_t kStep = Arithmetic::InScores(kPanelWidth);
+  const float* last = scores + Arithmetic::InScores(end);
+  for (const float* at = scores + Arithmetic::InScores(begin); at < last; at += kStep) {
+#pragma GCC unroll 4
+    for (int m = 0; m < kAbreast; ++m) {
+#pragma GCC unroll 2
+      for (int n = 0; n < kVectors; ++n) {
+        const float* from = at + m * Arithmetic::kRowStride + n * kLanes;
+        of[m][n] = hn::Max(hn::Load(d, from), of[m][n]);
+      }
+    }
+  }
+  for (int m = 0; m < kAbreast; ++m) max[m] = hn::Max(of[m][0], of[m][1]);
 }
 
-// Scores to weights 2^(factor * score - max), as the arithmetic's RowsTimesPanel takes them.
-// Returns their sums by lane.
-template <class Arithmetic>
-HWY_INLINE FloatVec WeighRow(float* HWY_RESTRICT row, IndexRange panels, float score_factor,
-                             float max) {
+// The first rows' scores of columns [begin, end) to weights 2^(factor * score - max[m]), as the
+// arithmetic's RowsTimesPanel takes them; sums: those of the weights by lane.
+template <class Arithmetic, int kAbreast>
+HWY_INLINE void WeighRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end,
+                          float score_factor, const float* max, FloatVec* HWY_RESTRICT sums) {
   const FloatTag d;
   const FloatVec factor = hn::Set(d, score_factor);
-  const FloatVec shift = hn::Set(d, SafeMax(max));
-  FloatVec low_sum = hn::Zero(d);
-  FloatVec high_sum = hn::Zero(d);
-  const float* end = row + Arithmetic::InScores(panels.end);
-  constexpr int64_t kStep = Arithmetic::InScores(kPanelWidth);
-  for (float* at = row + Arithmetic::InScores(panels.begin); at < end; at += kStep) {
-    const FloatVec low = Exp2(d, hn::MulSub(hn::Load(d, at), factor, shift));
-    const FloatVec high = Exp2(d, hn::MulSub(hn::Load(d, at + kLanes), factor, shift));
-    Arithmetic::StoreWeights(low, high, at);
-    low_sum = hn::Add(low_sum, low);
-    high_sum = hn::Add(high_sum, high);
+  FloatVec shift[kAbreast];
+  FloatVec sum[kAbreast][kVectors];
+  for (int m = 0; m < kAbreast; ++m) {
+    shift[m] = hn::Set(d, SafeMax(max[m]));
+    for (FloatVec& v : sum[m]) v = hn::Zero(d);
   }
-  return hn::Add(low_sum, high_sum);
+  constexpr int64_t kStep = Arithmetic::InScores(kPanelWidth);
+  const float* last = scores + Arithmetic::InScores(end);
+  for (float* at = scores + Arithmetic::InScores(begin); at < last; at += kStep) {
+#pragma GCC unroll 4
+    for (int m = 0; m < kAbreast; ++m) {
+      float* row = at + m * Arithmetic::kRowStride;
+      FloatVec weights[kVectors];
+#pragma GCC unroll 2
+      for (int n = 0; n < kVectors; ++n) {
+        weights[n] = Exp2(d, hn::MulSub(hn::Load(d, row + n * kLanes), factor, shift[m]));
+        sum[m][n] = hn::Add(sum[m][n], weights[n]);
+      }
+      Arithmetic::StoreWeights(weights[0], weights[1], row);
+    }
+  }
+  for (int m = 0; m < kAbreast; ++m) sums[m] = hn::Add(sum[m][0], sum[m][1]);
 }
 
-// SoftmaxState (softmax_state.h) of several rows.
+// SoftmaxState (softmax_state.h) of several rows. Of more than one: room for kLanes more.
 struct RowStates {
   float* max;
   float* sum;
 };
 
-// RaiseMax of kRows rows to score_factor * block_max: rescale[m] is the factor of row m.
+// RaiseMax of kRows rows to score_factor * block_max: rescale[m] is the factor of row m. Rows past
+// the last one, up to a whole vector, are left as they are.
 template <int kRows>
-HWY_INLINE void RaiseMaxOfRows(const RowStates& states, const float* block_max, float score_factor,
+HWY_INLINE void RaiseMaxOfRows(const RowStates& states, float* block_max, float score_factor,
                                float* rescale) {
-  if constexpr (kRows % kLanes == 0) {
+  if constexpr (kRows == 1) {
+    SoftmaxState<float> state = {*states.max, *states.sum};
+    *rescale = RaiseMax(state, score_factor * *block_max, [](float x) { return std::exp2(x); });
+    *states.max = state.max;
+    *states.sum = state.sum;
+  } else {
     const FloatTag d;
+    const FloatVec least = hn::Set(d, -std::numeric_limits<float>::infinity());
+    const FloatVec one = hn::Set(d, 1.0f);
+    hn::StoreU(least, d, block_max + kRows);
     for (int m = 0; m < kRows; m += kLanes) {
       const FloatVec before = hn::LoadU(d, states.max + m);
       const FloatVec block = hn::Mul(hn::Set(d, score_factor), hn::LoadU(d, block_max + m));
       const FloatVec max = hn::IfThenElse(hn::Lt(before, block), block, before);
-      const FloatVec least = hn::Set(d, -std::numeric_limits<float>::infinity());
       const FloatVec safe = hn::IfThenZeroElse(hn::Eq(max, least), max);
-      const FloatVec one = hn::Set(d, 1.0f);
       const FloatVec factor =
           hn::IfThenElse(hn::Eq(before, max), one, Exp2(d, hn::Sub(before, safe)));
       hn::StoreU(max, d, states.max + m);
       hn::StoreU(hn::Mul(hn::LoadU(d, states.sum + m), factor), d, states.sum + m);
       hn::StoreU(factor, d, rescale + m);
     }
-  } else {
-    for (int m = 0; m < kRows; ++m) {
-      SoftmaxState<float> state = {states.max[m], states.sum[m]};
-      rescale[m] =
-          RaiseMax(state, score_factor * block_max[m], [](float x) { return std::exp2(x); });
-      states.max[m] = state.max;
-      states.sum[m] = state.sum;
-    }
   }
 }
 
 // Turns kRows rows of scores, kRowStride apart, into weights in place, exactly zero outside
 // `visible`, and updates the rows' states; rescale[m] is the factor for row m's output. Columns
-// [begin, end), whole panels; not `masked`: all of them are visible to every row. Rows are done
-// side by side: alone each would wait for its own maximum.
+// [begin, end), whole panels; not `masked`: all of them are visible to every row.
 template <class Arithmetic, int kRows = Arithmetic::kRows>
 HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end, bool masked,
                             const IndexRange* visible, float score_factor, const RowStates& states,
                             float* rescale) {
+  constexpr int kAbreast = kRowsAbreast<kRows>;
   const auto row = [&](int m) { return scores + m * Arithmetic::kRowStride; };
-  IndexRange panels[kRows];
-  for (int m = 0; m < kRows; ++m) {
-    panels[m] =
-        masked ? MaskScores<Arithmetic>(row(m), begin, end, visible[m]) : IndexRange{begin, end};
-  }
+  for (int m = 0; masked && m < kRows; ++m) MaskScores<Arithmetic>(row(m), begin, end, visible[m]);
+  FloatVec by_lane[kRows];
   float of_rows[kRows + kLanes];
-  ReduceRows<kRows>(
-      MaxOfBoth(), [&](int m) HWY_ATTR { return MaxOfRow<Arithmetic>(row(m), panels[m]); },
-      of_rows);
+  for (int m = 0; m < kRows; m += kAbreast) {
+    MaxOfRows<Arithmetic, kAbreast>(row(m), begin, end, by_lane + m);
+  }
+  ReduceRows(MaxOfBoth(), by_lane, of_rows);
   RaiseMaxOfRows<kRows>(states, of_rows, score_factor, rescale);
-  ReduceRows<kRows>(
-      SumOfBoth(),
-      [&](int m)
-          HWY_ATTR { return WeighRow<Arithmetic>(row(m), panels[m], score_factor, states.max[m]); },
-      of_rows);
+  for (int m = 0; m < kRows; m += kAbreast) {
+    WeighRows<Arithmetic, kAbreast>(row(m), begin, end, score_factor, states.max + m, by_lane + m);
+  }
+  ReduceRows(SumOfBoth(), by_lane, of_rows);
   for (int m = 0; m < kRows; ++m) states.sum[m] += of_rows[m];
 }
 
