@@ -36,9 +36,8 @@ class BackwardPass {
         workspace_(*workspace),
         head_dim_(args.q.head_dim),
         group_(args.q.heads / args.k.heads),
-        choice_{workspace->multiplier,
-                args.q.dtype == ANNULUS_BF16 && args.k.dtype == ANNULUS_BF16 &&
-                    args.v.dtype == ANNULUS_BF16 && args.d_o.dtype == ANNULUS_BF16},
+        choice_(ChooseArithmetic(workspace->multiplier,
+                                 {args.q.dtype, args.k.dtype, args.v.dtype, args.d_o.dtype})),
         block_rows_(BackwardBlockRows(choice_)),
         tile_floats_(PackedFloats(kKeyTile, head_dim_)),
         block_floats_(PackedFloats(block_rows_, head_dim_)),

@@ -30,9 +30,8 @@ class ForwardPass {
         head_dim_(args.q.head_dim),
         group_(args.q.heads / args.k.heads),
         tile_floats_(PackedFloats(kKeyTile, head_dim_)),
-        choice_{workspace->multiplier, args.q.dtype == ANNULUS_BF16 &&
-                                           args.k.dtype == ANNULUS_BF16 &&
-                                           args.v.dtype == ANNULUS_BF16} {}
+        choice_(
+            ChooseArithmetic(workspace->multiplier, {args.q.dtype, args.k.dtype, args.v.dtype})) {}
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/multiplier.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/status/status.h"
@@ -60,6 +61,12 @@ absl::string_view MultiplierText(Multiplier multiplier) {
     if (known.multiplier == multiplier) return known.text;
   }
   return "";
+}
+
+ArithmeticChoice ChooseArithmetic(Multiplier multiplier,
+                                  std::initializer_list<annulusDtype> dtypes) {
+  const auto is_bf16 = [](annulusDtype dtype) { return dtype == ANNULUS_BF16; };
+  return {multiplier, std::all_of(dtypes.begin(), dtypes.end(), is_bf16)};
 }
 
 }  // namespace annulus::kernels::cpu

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <initializer_list>
+
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/compute_plugin.h"
 
 namespace annulus::kernels::cpu {
 
@@ -28,5 +31,9 @@ struct ArithmeticChoice {
   Multiplier multiplier = Multiplier::kVectors;
   bool all_bf16 = false;  // all inputs of the call are bfloat16
 };
+
+// For a call whose inputs have these dtypes.
+ArithmeticChoice ChooseArithmetic(Multiplier multiplier,
+                                  std::initializer_list<annulusDtype> dtypes);
 
 }  // namespace annulus::kernels::cpu

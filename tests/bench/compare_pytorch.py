@@ -4,7 +4,7 @@
 
     compare_pytorch.py [--seq-length 2048,8192,12288] [--head-dim 64,128] [--num-heads 4] [--num-kv-heads 4,1] [--dtype f32,bf16]
                        [--cp-attention-mask-type full,causal] [--direction forward,backward] [--threads 1,2] [--rounds 5]
-                       [--library build/lib/libannulus-compute-cpu.so] [--venv DIR] [--format text|json] [--output FILE]
+                       [--library build/lib/libannulus-compute-cpu.so] [--compute-provider NAME] [--venv DIR] [--format text|json] [--output FILE]
 
 Each side has its own layout, contiguous: PyTorch [batch, heads, rows, head size], Annulus [batch, rows, heads, head size]. PyTorch is held to its flash
 backend; GQA is its enable_gqa. Timed is what a caller waits for: of PyTorch the call, or torch.autograd.grad of a kept graph; of Annulus reset and attend, or
@@ -135,6 +135,7 @@ def flags():
     parser.add_argument("--dtype", type=comparison.words_of(*AGREE), default=list(AGREE))
     parser.add_argument("--threads", type=comparison.numbers, default=[1, 2])
     parser.add_argument("--library", type=pathlib.Path, default=comparison.BUILD / "lib/libannulus-compute-cpu.so")
+    parser.add_argument("--compute-provider", help="kernels of the library, such as vectors (default: the fastest)")
     args = comparison.parse(parser)
     for count in args.num_kv_heads:
         if args.num_heads % count:
@@ -143,6 +144,11 @@ def flags():
         args.compute = Compute(args.library)
     except (OSError, ComputeError) as error:
         parser.error(f"--library: {error} (make build makes it)")
+    try:
+        with args.compute.open(threads=1, provider=args.compute_provider) as device:
+            args.device = device.description().split(",")[0]  # "cpu: AVX3 with AMX, 1 thread"
+    except ComputeError as error:
+        parser.error(f"--compute-provider: {error}")
     return args
 
 
@@ -153,15 +159,13 @@ def main():
     import torch.nn.attention
 
     built = torch.__config__.show()
-    with args.compute.open(threads=1) as device:
-        instructions = device.description().split(",")[0]  # "cpu: AVX3 with AMX, 1 thread"
-    about = {"annulus": instructions, "pytorch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, " +
+    about = {"annulus": args.device, "pytorch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, " +
              ", ".join(re.findall(r"BLAS_INFO=\w+|Math Kernel Library Version \S+|MKL-DNN v\S+", built)),
              "layouts": "pytorch [B, H, S, D], annulus [B, S, H, D], each contiguous"}
     report = comparison.Report(args, "pytorch", about, ("dtype", "mask", "D", "heads", "KV", "threads", "S", "direction"))
     for threads in args.threads:
         torch.set_num_threads(threads)
-        with args.compute.open(threads) as device:
+        with args.compute.open(threads, args.compute_provider) as device:
             for dtype, mask, head_dim, kv_heads, length in itertools.product(args.dtype, args.cp_attention_mask_type, args.head_dim, args.num_kv_heads,
                                                                              args.seq_length):
                 compare(torch, device, args, {"dtype": dtype, "mask": mask, "D": head_dim, "heads": args.num_heads, "KV": kv_heads, "threads": threads,

@@ -58,8 +58,9 @@ class DeviceInfo(Structure):
 
 
 class ComputeOptions(Structure):
-    # A plugin takes options longer than it knows: cpus and cpu_count, zero here (no binding), may be news to it.
-    _fields_ = [("struct_size", c_size_t), ("device_ordinal", c_int32), ("threads", c_int32), ("cpus", POINTER(c_int32)), ("cpu_count", c_size_t)]
+    # A plugin takes options longer than it knows. Zero here: no binding, and no spare units.
+    _fields_ = [("struct_size", c_size_t), ("device_ordinal", c_int32), ("threads", c_int32), ("cpus", POINTER(c_int32)), ("cpu_count", c_size_t),
+                ("provider", c_char_p), ("spare_units", c_int32), ("deterministic", c_int32)]
 
 
 def _call(*arguments):
@@ -129,17 +130,21 @@ class Compute:
         if status:
             raise ComputeError(self.table.last_error().decode())
 
-    def open(self, threads):
-        return Device(self, threads)
+    def open(self, threads, provider=None):
+        """`provider`: which kernels of the plugin, since abi_minor 2; None: the fastest."""
+        if provider is not None and self.table.abi_minor < 2:
+            raise ComputeError(f"provider {provider!r}: the plugin is of ABI minor {self.table.abi_minor}, expected at least 2")
+        return Device(self, threads, provider)
 
 
 class Device:
     """A device and one stream on it, until the end of `with`. Every call returns when the work is enqueued; on a CPU, when it is done."""
 
-    def __init__(self, compute, threads):
+    def __init__(self, compute, threads, provider):
         self._table, self._check = compute.table, compute.check
         self._device, self._stream = c_void_p(), c_void_p()
-        options = ComputeOptions(struct_size=ctypes.sizeof(ComputeOptions), threads=threads)
+        options = ComputeOptions(struct_size=ctypes.sizeof(ComputeOptions), threads=threads,
+                                 provider=provider.encode() if provider else None)
         self._check(self._table.open(options, self._device))
         self._check(self._table.stream_create(self._device, self._stream))
 

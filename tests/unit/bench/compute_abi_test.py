@@ -65,8 +65,12 @@ class Mirror(unittest.TestCase):
             self.compute.open(threads=0)
         with self.assertRaisesRegex(OSError, "no-such"):
             abi.Compute("/no-such.so")
+        with self.assertRaisesRegex(abi.ComputeError, 'provider "nonsense", expected "auto" or one of "vectors"'):
+            self.compute.open(threads=1, provider="nonsense")
         with self.compute.open(threads=2) as device:
             self.assertRegex(device.description(), "cpu: .*, 2 threads")
+        with self.compute.open(threads=1, provider="vectors") as device:
+            self.assertNotIn("with", device.description())
 
     def test_attention_and_its_gradient(self):
         """Queries of zero weigh all keys alike: o is the mean of the values seen, and dv the mean's share of do."""
