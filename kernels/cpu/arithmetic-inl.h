@@ -33,6 +33,7 @@ struct F32Arithmetic : FloatRows {
   // Rows of a query block of the backward pass. With short vectors a block has as much to compute
   // in half as many rows, whose weights stay nearer.
   static constexpr int64_t kBlockRows = kLanes < 16 ? kQueryBlock / 2 : kQueryBlock;
+  static_assert(kBlockRows % kRows == 0 && kBlockRows % kPanelWidth == 0);
   // From row to row of scores, or weights, of a key tile.
   static constexpr int64_t kRowStride = kKeyTile;
 

@@ -110,10 +110,6 @@ HWY_INLINE void ReduceRows([[maybe_unused]] const Op& op, const FloatVec (&rows)
 #endif
 }
 
-// Rows that are walked over together: each alone would wait for its own sums, and for its end.
-template <int kRows>
-inline constexpr int kRowsAbreast = kRows % 2 == 0 ? 2 : 1;
-
 // The lanes' maxima of the first rows' scores of columns [begin, end).
 template <class Arithmetic, int kAbreast>
 HWY_INLINE void MaxOfRows(const float* HWY_RESTRICT scores, int64_t begin, int64_t end,
@@ -211,7 +207,8 @@ template <class Arithmetic, int kRows = Arithmetic::kRows>
 HWY_INLINE void SoftmaxRows(float* HWY_RESTRICT scores, int64_t begin, int64_t end, bool masked,
                             const IndexRange* visible, float score_factor, const RowStates& states,
                             float* rescale) {
-  constexpr int kAbreast = kRowsAbreast<kRows>;
+  // Rows that are walked over together: each alone would wait for its own sums, and for its end.
+  constexpr int kAbreast = kRows % 2 == 0 ? 2 : 1;
   const auto row = [&](int m) { return scores + m * Arithmetic::kRowStride; };
   for (int m = 0; masked && m < kRows; ++m) MaskScores<Arithmetic>(row(m), begin, end, visible[m]);
   FloatVec by_lane[kRows];

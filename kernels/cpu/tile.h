@@ -3,11 +3,12 @@
 
 // Sizes of the blocks that the CPU kernels work on, and the packed forms of them.
 //
-// A query block is kQueryBlock rows of one head, a key tile kKeyTile keys of one KV head; both are
-// padded with zero rows to the full size. N is the panel width: two vectors of the instruction set
-// in use (8, 16 or 32 floats), M the rows of a group that are multiplied together (6, 12 or 32).
-// Both block sizes are multiples of every N and M. Packed forms, 64-byte aligned, of float32, or of
-// words in up to three pieces (bf16_products.h), half as many for each piece:
+// A query block is kQueryBlock rows of one head (kBlockRows of arithmetic-inl.h backward), a key
+// tile kKeyTile keys of one KV head; both are padded with zero rows to the full size. N is the
+// panel width: two vectors of the instruction set in use (8, 16 or 32 floats), M the rows of a
+// group that are multiplied together (6, 12 or 32). All block sizes are multiples of every N and M.
+// Packed forms, 64-byte aligned, of float32, or of words in up to three pieces (bf16_products.h),
+// half as many for each piece:
 //   columns  [block / N][head_dim][N]           transposed: the B operand of  x . y^T
 //   panels   [ceil(head_dim / N)][block][N]     the B operand of  p . x
 //   strips   [block / M][head_dim][M]           transposed: the A operand of  x . y^T
