@@ -4,15 +4,36 @@
 #include <algorithm>
 
 #include "kernels/cpu/few_rows_kernel.h"
-#include "kernels/cpu/processor_habits.h"
 #include "kernels/cpu/tile.h"
 
 namespace annulus::kernels::cpu {
 namespace {
 
-// Large enough that merging a part costs nothing beside it, small enough that 32K keys of one head
-// make work for a dozen threads.
-constexpr int64_t kTilesPerChunk = 2;
+// Keys of a chunk, which one thread attends: large enough that merging it costs nothing beside it,
+// small enough that 32K keys of one head make work for a dozen threads.
+constexpr int64_t kChunkKeys = 2 * kKeyTile;
+
+// Cuts the spans into tiles of at most kKeyTile keys, and the tiles into chunks.
+void CutSpans(const annulusSpan* spans, size_t span_count, std::vector<annulusSpan>* tiles,
+              std::vector<IndexRange>* chunks) {
+  tiles->clear();
+  chunks->clear();
+  int64_t room = 0;  // of the last chunk, in keys
+  for (size_t s = 0; s < span_count; ++s) {
+    const annulusSpan& span = spans[s];
+    for (int64_t key = 0; key < span.count; key += kKeyTile) {
+      const int64_t count = std::min(kKeyTile, span.count - key);
+      const auto tile = static_cast<int64_t>(tiles->size());
+      tiles->push_back({span.row + key, count, span.position + key * span.stride, span.stride});
+      if (count > room) {
+        chunks->push_back({tile, tile});
+        room = kChunkKeys;
+      }
+      ++chunks->back().end;
+      room -= count;
+    }
+  }
+}
 
 class FewRowsPass {
  public:
@@ -25,10 +46,10 @@ class FewRowsPass {
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
-    workspace_.keys.Assign(args_.kv_spans, args_.kv_span_count);
-    CutTiles(workspace_.keys, kKeyTile, &workspace_.key_tiles);
+    CutSpans(args_.kv_spans, args_.kv_span_count, &workspace_.few_rows_tiles,
+             &workspace_.few_rows_chunks);
     rows_ = workspace_.queries.size() * group_;
-    chunks_ = CeilDiv(TileCount(), kTilesPerChunk);
+    chunks_ = static_cast<int64_t>(workspace_.few_rows_chunks.size());
     if (rows_ == 0 || chunks_ == 0) return;
     const int64_t heads = args_.k.batch * args_.k.heads;
     Reserve(heads);
@@ -42,17 +63,16 @@ class FewRowsPass {
   }
 
  private:
-  int64_t TileCount() const { return static_cast<int64_t>(workspace_.key_tiles.size()); }
-
   void Reserve(int64_t heads) {
     workspace_.packed_queries.Reserve(heads * rows_ * stride_);
     workspace_.packed_keys.Reserve(heads * chunks_ * rows_ * stride_);
-    workspace_.partial_states.resize(heads * chunks_ * rows_);
+    workspace_.partial_states.resize(heads * chunks_ * 2 * kFewRowsStates);
     workspace_.partials.resize(heads * chunks_);
     workspace_.row_positions.resize(rows_);
     for (AlignedBuffer& buffer : workspace_.per_thread) buffer.Reserve(kFewRowsScratch);
     for (int64_t i = 0; i < heads * chunks_; ++i) {
-      workspace_.partials[i] = {workspace_.partial_states.data() + i * rows_,
+      float* const states = workspace_.partial_states.data() + i * 2 * kFewRowsStates;
+      workspace_.partials[i] = {states, states + kFewRowsStates,
                                 workspace_.packed_keys.data() + i * rows_ * stride_};
     }
     const int64_t queries = workspace_.queries.size();
@@ -77,24 +97,21 @@ class FewRowsPass {
 
   // Up to kFewRowsHeads KV heads from `first_head` of the batch entry on.
   void AttendChunk(int64_t batch, int64_t first_head, int64_t chunk, int thread) {
-    const int64_t* rows = workspace_.keys.rows.data();
-    const int64_t count = workspace_.keys.size();
     const int64_t head_count = std::min(kFewRowsHeads, args_.k.heads - first_head);
     FewRowsHead heads[kFewRowsHeads];
     for (int64_t i = 0; i < head_count; ++i) {
       const int64_t kv_head = first_head + i;
       const int64_t head = batch * args_.k.heads + kv_head;
-      heads[i] = {PackedQueries(head), GatherHead(args_.k, batch, kv_head, rows, count, 0),
-                  GatherHead(args_.v, batch, kv_head, rows, count, 0),
+      heads[i] = {PackedQueries(head), RowPointer(args_.k, batch, 0, kv_head),
+                  RowPointer(args_.v, batch, 0, kv_head),
                   workspace_.partials[head * chunks_ + chunk]};
     }
-    const int64_t first_tile = chunk * kTilesPerChunk;
-    AttendFewRows(
-        heads, head_count,
-        {workspace_.row_positions.data(), rows_, workspace_.keys.positions.data(),
-         workspace_.key_tiles.data() + first_tile,
-         std::min(kTilesPerChunk, TileCount() - first_tile), args_.mask, !ForeseesReading()},
-        workspace_.per_thread[thread].data());
+    const IndexRange tiles = workspace_.few_rows_chunks[chunk];
+    AttendFewRows(heads, head_count,
+                  {args_.k.dtype, head_dim_, args_.k.row_stride, args_.v.row_stride,
+                   workspace_.row_positions.data(), rows_,
+                   workspace_.few_rows_tiles.data() + tiles.begin, tiles.size(), args_.mask},
+                  workspace_.per_thread[thread].data());
   }
 
   void Merge(int64_t head) {

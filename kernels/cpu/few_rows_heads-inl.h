@@ -27,11 +27,17 @@ namespace HWY_NAMESPACE {
 struct HeadSet {
   const FewRowsHead* heads;
   int64_t count;
-  int64_t row_count;
+  const FewRowsBlock& block;
   float* scores;
 
   float* Scores(int64_t head, int64_t row) const {
-    return scores + (head * row_count + row) * kKeyTile;
+    return scores + (head * block.row_count + row) * kKeyTile;
+  }
+  const float* Query(int64_t head, int64_t row) const {
+    return heads[head].q + row * PaddedHeadDim(block.head_dim);
+  }
+  float* Output(int64_t head, int64_t row) const {
+    return heads[head].partial.output + row * PaddedHeadDim(block.head_dim);
   }
 };
 
@@ -61,80 +67,68 @@ HWY_INLINE void ForRowGroups(int64_t row_count, const Body& body) {
 // are wide (Emerald Rapids reads memory 1.1 times as fast then), else the first.
 constexpr int64_t kAheadBytes = 4096;
 constexpr int kFetchLocality = HWY_TARGET == HWY_AVX3 ? 2 : 3;
+constexpr int64_t kLineBytes = 64;
 
-// Where kCount rows begin, in elements from row 0, and those to be fetched when they are read.
-template <int kCount>
-struct RowOffsets {
-  int64_t rows[kCount];
-  int64_t ahead[kCount];
-};
-
-// The same of one head, in memory.
+// Rows of one head that are read together, and what to fetch meanwhile.
 template <typename Element, int kCount>
-struct RowsInTurn {
+struct RowBlock {
   const Element* rows[kCount];
-  const Element* ahead[kCount];
+  const Element* ahead;
 };
 
-// The keys or the values of a set of heads. A row's heads are neighbours in memory: whoever goes
-// over the rows in order, and over the heads of each, reads memory from end to end.
-template <typename Element>
-class HeadsInTurn {
+// The keys or the values of a tile, of a set of heads, kCount rows at a time. A row's heads are
+// neighbours in memory. What is read later is fetched in the order it lies in, which is what memory
+// is fastest at: each head of a block of rows fetches its share of a later block, whichever heads'
+// that is.
+template <typename Element, int kCount>
+class RowsOfHeads {
  public:
-  HeadsInTurn(const HeadSet& set, HeadRows FewRowsHead::*side) : side_(set.heads[0].*side) {
+  RowsOfHeads(const HeadSet& set, const void* FewRowsHead::*side, int64_t row_stride,
+              const annulusSpan& tile)
+      : row_stride_(row_stride), last_(tile.count - 1) {
     for (int64_t h = 0; h < set.count; ++h) {
-      bases_[h] = reinterpret_cast<const Element*>((set.heads[h].*side).base);
+      begin_[h] = static_cast<const Element*>(set.heads[h].*side) + tile.row * row_stride;
     }
-    const auto row_bytes = set.count * side_.head_dim * static_cast<int64_t>(sizeof(Element));
-    rows_ahead_ = CeilDiv(kAheadBytes, row_bytes);
-  }
-
-  template <int kCount>
-  HWY_INLINE RowOffsets<kCount> Rows(int64_t first) const {
+    const int64_t head_dim = set.block.head_dim;
+    const int64_t row_bytes = set.count * head_dim * static_cast<int64_t>(sizeof(Element));
     // Rows that are read together are on their way already.
-    const int64_t ahead = std::max<int64_t>(rows_ahead_, kCount);
-    RowOffsets<kCount> offsets;
-#pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i) {
-      offsets.rows[i] = Offset(first + i);
-      offsets.ahead[i] = Offset(std::min(first + i + ahead, side_.count - 1));
+    const int64_t rows_ahead = std::max<int64_t>(CeilDiv(kAheadBytes, row_bytes), kCount);
+    for (int64_t h = 0; h < set.count; ++h) {
+      const int64_t row = rows_ahead + h * kCount / set.count;
+      ahead_[h] = begin_[0] + row * row_stride + h * kCount % set.count * head_dim;
     }
-    return offsets;
   }
 
-  template <int kCount>
-  HWY_INLINE RowsInTurn<Element, kCount> Head(int64_t h, const RowOffsets<kCount>& offsets) const {
-    RowsInTurn<Element, kCount> turn;
+  // From row `first` of the tile on; past its last row, that one again.
+  HWY_INLINE RowBlock<Element, kCount> Block(int64_t head, int64_t first) const {
+    const Element* const begin = begin_[head];
+    RowBlock<Element, kCount> block;
 #pragma GCC unroll 8
     for (int i = 0; i < kCount; ++i) {
-      turn.rows[i] = bases_[h] + offsets.rows[i];
-      turn.ahead[i] = bases_[h] + offsets.ahead[i];
+      block.rows[i] = begin + std::min(first + i, last_) * row_stride_;
     }
-    return turn;
+    // It may lie past the tensor's end.
+    block.ahead = ahead_[head] + first * row_stride_;
+    return block;
   }
 
  private:
-  HWY_INLINE int64_t Offset(int64_t row) const {
-    return (side_.rows[row] + side_.row_offset) * side_.row_stride;
-  }
-
-  const HeadRows& side_;
-  const Element* bases_[kFewRowsHeads];
-  int64_t rows_ahead_;
+  int64_t row_stride_;
+  int64_t last_;
+  const Element* begin_[kFewRowsHeads];
+  const Element* ahead_[kFewRowsHeads];
 };
 
-// Fetches what kVectors vectors take (0: a tail) that are read from column c of a row on. A line at
-// a time: a burst would hold up the reading.
-template <int kVectors, typename Element>
-HWY_INLINE void Fetch(const Element* row, int64_t c) {
-  constexpr int64_t kLine = 64 / sizeof(Element);
-  constexpr int64_t kColumns = kVectors * kLanes;
-  if (kColumns % kLine != 0 && c % kLine != 0) return;
-  constexpr int64_t kLines = kColumns > kLine ? kColumns / kLine : 1;
+// Fetches as many lines from `ahead` on as kVectors vectors (0: a tail) from column c of the j-th
+// of kKeys rows on. A line at a time: a burst holds up the reading where few may be on their way.
+template <int kKeys, int kVectors, typename Element>
+HWY_INLINE void Fetch(const Element* ahead, int64_t c, int j) {
+  constexpr int kLine = kLineBytes / sizeof(Element);
+  constexpr int kColumns = kVectors == 0 ? 8 : kVectors * kLanes;
+  const Element* const from = ahead + c * kKeys + j * kColumns;
+  if (j * kColumns % kLine != 0) return;
 #pragma GCC unroll 4
-  for (int64_t i = 0; i < kLines; ++i) {
-    __builtin_prefetch(row + c + i * kLine, 0, kFetchLocality);
-  }
+  for (int i = 0; i < kColumns; i += kLine) __builtin_prefetch(from + i, 0, kFetchLocality);
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

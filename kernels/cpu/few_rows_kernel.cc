@@ -15,7 +15,6 @@
 #include "kernels/cpu/few_rows_heads-inl.h"
 #include "kernels/cpu/few_rows_scores-inl.h"
 #include "kernels/cpu/few_rows_values-inl.h"
-#include "kernels/cpu/group_range-inl.h"
 #include "kernels/cpu/pack-inl.h"
 #include "kernels/cpu/softmax_row-inl.h"
 
@@ -24,25 +23,6 @@ namespace annulus::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Turns the scores of a tile into weights and rescales the outputs.
-HWY_INLINE void SoftmaxTile(const HeadSet& set, IndexRange seen, const IndexRange* visible) {
-  const int64_t begin = PanelFloor(seen.begin);
-  const int64_t end = PanelCeil(seen.end);
-  for (int64_t h = 0; h < set.count; ++h) {
-    const FewRowsHead& head = set.heads[h];
-    for (int64_t r = 0; r < set.row_count; ++r) {
-      float* row = set.Scores(h, r);
-      SoftmaxState<float>& state = head.partial.softmax[r];
-      float rescale = 1.0f;
-      SoftmaxRows<F32Arithmetic, 1>(row, begin, end, true, visible + r, 1.0f,
-                                    {&state.max, &state.sum}, &rescale);
-      if (rescale == 1.0f) continue;
-      float* output = head.partial.output + r * PaddedHeadDim(head.k.head_dim);
-      for (int64_t c = 0; c < head.k.head_dim; ++c) output[c] *= rescale;
-    }
-  }
-}
-
 // What the rows of a block see of a tile, counted from its first key.
 struct View {
   IndexRange visible[kFewRowsMax];  // by row
@@ -50,13 +30,12 @@ struct View {
   bool shared;                      // all rows see the same keys
 };
 
-View ViewOf(const FewRowsBlock& block, IndexRange tile) {
+View ViewOf(const FewRowsBlock& block, const annulusSpan& tile) {
   View view;
-  view.seen = {tile.size(), 0};
+  view.seen = {tile.count, 0};
   for (int64_t r = 0; r < block.row_count; ++r) {
     IndexRange& visible = view.visible[r];
-    visible = VisibleKeys(block.mask, block.row_positions[r], block.key_positions + tile.begin,
-                          tile.size());
+    visible = VisibleKeys(block.mask, block.row_positions[r], tile);
     if (visible.size() == 0) continue;
     view.seen = {std::min(view.seen.begin, visible.begin), std::max(view.seen.end, visible.end)};
   }
@@ -67,58 +46,62 @@ View ViewOf(const FewRowsBlock& block, IndexRange tile) {
   return view;
 }
 
-template <typename Element, bool kFetch>
-void AttendTileToOneRow(const HeadSet& set, int64_t first_key, const View& view) {
-  ScoreOneRow<Element, kFetch>(set, first_key, view.seen);
-  SoftmaxTile(set, view.seen, view.visible);
-  AddToOneRow<Element, kFetch>(set, first_key, view.seen);
-}
-
-template <typename Element>
-void AttendTileToRows(const HeadSet& set, int64_t first_key, const View& view) {
-  ScoreRows<Element>(set, first_key, view.seen);
-  SoftmaxTile(set, view.seen, view.visible);
-  if (view.shared) {
-    AddToRows<Element>(set, first_key, view.seen);
-  } else {
-    AddToMaskedRows<Element>(set, first_key, view.seen, view.visible);
+// Turns the scores of a tile into weights and rescales the outputs.
+HWY_INLINE void SoftmaxTile(const HeadSet& set, const View& view) {
+  const int64_t begin = PanelFloor(view.seen.begin);
+  const int64_t end = PanelCeil(view.seen.end);
+  const bool masked = !view.shared || begin != view.seen.begin || end != view.seen.end;
+  for (int64_t h = 0; h < set.count; ++h) {
+    const FewRowsPartial& partial = set.heads[h].partial;
+    ForRowGroups(set.block.row_count, [&]<int kRows>(int64_t r) HWY_ATTR {
+      float rescale[kRows + kLanes];
+      SoftmaxRows<F32Arithmetic, kRows>(set.Scores(h, r), begin, end, masked, view.visible + r,
+                                        1.0f, {partial.max + r, partial.sum + r}, rescale);
+      for (int m = 0; m < kRows; ++m) {
+        if (rescale[m] == 1.0f) continue;
+        float* output = set.Output(h, r + m);
+        for (int64_t c = 0; c < set.block.head_dim; ++c) output[c] *= rescale[m];
+      }
+    });
   }
 }
 
 template <typename Element>
-void AttendTile(const HeadSet& set, const FewRowsBlock& block, IndexRange tile) {
-  const View view = ViewOf(block, tile);
+void AttendTile(const HeadSet& set, const annulusSpan& tile) {
+  const View view = ViewOf(set.block, tile);
   if (view.seen.size() <= 0) return;
-  if (set.row_count > 1) {
-    AttendTileToRows<Element>(set, tile.begin, view);
-  } else if (block.fetch_for_one_row) {
-    AttendTileToOneRow<Element, true>(set, tile.begin, view);
+  ScoreRows<Element>(set, tile, view.seen);
+  SoftmaxTile(set, view);
+  if (view.shared) {
+    AddToRows<Element>(set, tile, view.seen);
   } else {
-    AttendTileToOneRow<Element, false>(set, tile.begin, view);
+    AddToMaskedRows<Element>(set, tile, view.seen, view.visible);
   }
+}
+
+template <typename Element>
+void AttendTiles(const HeadSet& set) {
+  const FewRowsBlock& block = set.block;
+  for (int64_t t = 0; t < block.tile_count; ++t) AttendTile<Element>(set, block.tiles[t]);
 }
 
 void AttendFewRowsImpl(const FewRowsHead* heads, int64_t head_count, const FewRowsBlock& block,
                        float* scratch) {
-  const HeadSet set = {heads, head_count, block.row_count, scratch};
-  const int64_t stride = PaddedHeadDim(heads[0].k.head_dim);
+  const int64_t stride = PaddedHeadDim(block.head_dim);
   for (int64_t h = 0; h < head_count; ++h) {
     const FewRowsPartial& partial = heads[h].partial;
-    std::fill(partial.softmax, partial.softmax + block.row_count, SoftmaxState<float>());
-    std::fill(partial.output, partial.output + block.row_count * stride, 0.0f);
+    std::fill_n(partial.max, kFewRowsStates, -std::numeric_limits<float>::infinity());
+    std::fill_n(partial.sum, kFewRowsStates, 0.0f);
+    std::fill_n(partial.output, block.row_count * stride, 0.0f);
   }
-  for (int64_t t = 0; t < block.tile_count; ++t) {
-    switch (heads[0].k.dtype) {
-      case ANNULUS_F32:
-        AttendTile<float>(set, block, block.tiles[t]);
-        break;
-      case ANNULUS_BF16:
-        AttendTile<hwy::bfloat16_t>(set, block, block.tiles[t]);
-        break;
-      case ANNULUS_F16:
-        AttendTile<hwy::float16_t>(set, block, block.tiles[t]);
-        break;
-    }
+  const HeadSet set = {heads, head_count, block, scratch};
+  switch (block.dtype) {
+    case ANNULUS_F32:
+      return AttendTiles<float>(set);
+    case ANNULUS_BF16:
+      return AttendTiles<hwy::bfloat16_t>(set);
+    case ANNULUS_F16:
+      return AttendTiles<hwy::float16_t>(set);
   }
 }
 
@@ -141,7 +124,7 @@ void MergeFewRowsImpl(const FewRowsPartial* partials, int64_t count, int64_t row
   float max = total.max;
   bool touched = false;
   for (int64_t p = 0; p < count; ++p) {
-    const SoftmaxState<float>& state = partials[p].softmax[row];
+    const SoftmaxState<float> state = {partials[p].max[row], partials[p].sum[row]};
     if (state.sum == 0.0f) continue;  // false for a NaN, which must stay
     touched = true;
     max = max < state.max ? state.max : max;
@@ -153,7 +136,7 @@ void MergeFewRowsImpl(const FewRowsPartial* partials, int64_t count, int64_t row
   total = {max, own_weight};
   const int64_t stride = PaddedHeadDim(head_dim);
   for (int64_t p = 0; p < count; ++p) {
-    const SoftmaxState<float>& state = partials[p].softmax[row];
+    const SoftmaxState<float> state = {partials[p].max[row], partials[p].sum[row]};
     if (state.sum == 0.0f) continue;
     const float weight = std::exp2(state.max - safe);
     total.sum += weight * state.sum;

@@ -9,9 +9,7 @@
 
 #include "kernels/compute_plugin.h"
 #include "kernels/cpu/gather.h"
-#include "kernels/cpu/row_map.h"
 #include "kernels/cpu/tile.h"
-#include "kernels/softmax_state.h"
 
 namespace annulus::kernels::cpu {
 
@@ -23,36 +21,40 @@ inline constexpr int64_t kFewRowsHeads = 8;
 // Floats of scratch that AttendFewRows needs, 64-byte aligned.
 inline constexpr int64_t kFewRowsScratch = kFewRowsHeads * kFewRowsMax * kKeyTile;
 
-// Some of the rows' softmax over a chunk of the keys: a state and an unnormalised output each.
+// Some rows' softmax over a chunk of the keys: a state (softmax_state.h) and an unnormalised output
+// each.
 struct FewRowsPartial {
-  SoftmaxState<float>* softmax;  // [row_count]
-  float* output;                 // [row_count][PaddedHeadDim(head_dim)]
+  float* max;     // [kFewRowsStates], of which row_count count
+  float* sum;     // the same
+  float* output;  // [row_count][PaddedHeadDim(head_dim)]
 };
+// Rows, and room for a vector more.
+inline constexpr int64_t kFewRowsStates = kFewRowsMax + 16;
 
 // Copies rows of one head to q[0, rows.count), PaddedHeadDim(head_dim) apart and zero-padded, times
 // scale * log2(e).
 void PackFewRows(const HeadRows& rows, float softmax_scale, float* q);
 
-// One KV head: its query rows as PackFewRows left them, its keys and values, all rows of the map
-// that the tiles index, and where the result goes.
+// One KV head: its query rows as PackFewRows left them, row 0 of its keys and of its values, and
+// where the result goes.
 struct FewRowsHead {
   const float* q;
-  HeadRows k;
-  HeadRows v;
+  const void* k;
+  const void* v;
   FewRowsPartial partial;
 };
 
 // What the heads share.
 struct FewRowsBlock {
+  annulusDtype dtype;  // of keys and values
+  int64_t head_dim;
+  int64_t k_row_stride;  // elements
+  int64_t v_row_stride;
   const int64_t* row_positions;  // [row_count]
   int64_t row_count;             // <= kFewRowsMax
-  const int64_t* key_positions;  // of the map
-  const IndexRange* tiles;       // of rising positions
+  const annulusSpan* tiles;      // of keys, at most kKeyTile each
   int64_t tile_count;
   annulusMask mask;
-  // Whether keys and values are fetched ahead where there is one row, and rows are read one by one.
-  // Several rows' always are. Of no effect on the result.
-  bool fetch_for_one_row;
 };
 
 // Each head's partial = the attention of its rows over the keys of the tiles. head_count <=

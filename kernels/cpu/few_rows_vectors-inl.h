@@ -10,6 +10,7 @@
 #define ANNULUS_KERNELS_CPU_FEW_ROWS_VECTORS_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstdint>
 
 #include "hwy/highway.h"
@@ -35,17 +36,21 @@ HWY_INLINE FloatVec LoadTail(const Element* from) {
 #endif
 }
 
+// Vectors of a line of memory: what a step of ForColumns reads of a row, four at most.
+template <typename Element>
+constexpr int kLineVectors = std::clamp<int>(64 / static_cast<int>(sizeof(Element)) /
+                                                 static_cast<int>(kLanes),
+                                             1, 4);
+
 // Vectors of a step of ForColumns.
 template <int kVectors>
 constexpr int kVectorsOf = kVectors == 0 ? 1 : kVectors;
 
-// What a step of ForColumns reads of a row, from its column on.
+// Vector `i` of what a step of ForColumns reads of a row, from its column on.
 template <int kVectors, typename Element>
-HWY_INLINE void LoadColumns(const Element* HWY_RESTRICT from,
-                            FloatVec (&columns)[kVectorsOf<kVectors>]) {
-  if constexpr (kVectors == 0) columns[0] = LoadTail(from);
-#pragma GCC unroll 4
-  for (int i = 0; i < kVectors; ++i) columns[i] = LoadFloats(FloatTag(), from + i * kLanes);
+HWY_INLINE FloatVec LoadColumns(const Element* HWY_RESTRICT from, int i) {
+  if constexpr (kVectors == 0) return LoadTail(from);
+  return LoadFloats(FloatTag(), from + i * kLanes);
 }
 
 // Calls body.operator()<kVectors>(c) for the columns of a row, kMost vectors from c on at a time,

@@ -14,11 +14,6 @@ inline bool MadeByAmd() {
 #endif
 }
 
-// Whether this processor, by itself, fetches memory that is read from end to end as fast as memory
-// is, so that being told what will be read only holds it up. So does Zen 4; Emerald Rapids reads
-// two thirds as fast when it is not told.
-inline bool ForeseesReading() { return MadeByAmd(); }
-
 // Whether vdpbf16ps, which does twice the work of a float32 multiply-add, is begun as often as one.
 // On Emerald Rapids it was measured at a quarter as often, so that conversion to float32 wins.
 inline bool MultipliesPairsFast() { return MadeByAmd(); }

@@ -54,6 +54,19 @@ IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position,
   return visible.begin < visible.end ? visible : IndexRange{0, 0};
 }
 
+IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position, const annulusSpan& keys) {
+  const int64_t last = query_position + mask.causal_offset;
+  // How many of the keys have a position below `position`.
+  const auto keys_below = [&keys](int64_t position) {
+    const int64_t distance = std::max<int64_t>(position - keys.position, 0);
+    return std::min(distance / keys.stride + (distance % keys.stride != 0), keys.count);
+  };
+  IndexRange visible = {0, keys.count};
+  if (mask.kind == ANNULUS_MASK_CAUSAL) visible.end = keys_below(last + 1);
+  if (mask.window_left >= 0) visible.begin = keys_below(last - mask.window_left);
+  return visible.begin < visible.end ? visible : IndexRange{0, 0};
+}
+
 bool VisibleKeysOfRows(const annulusMask& mask, const int64_t* query_positions, int64_t rows,
                        const int64_t* key_positions, int64_t count, IndexRange* visible) {
   // Both ends of what is seen rise with the position: the least and the greatest one tell of all.

@@ -40,6 +40,9 @@ void CutTiles(const RowMap& map, int64_t tile_rows, std::vector<IndexRange>* til
 IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position,
                        const int64_t* key_positions, int64_t count);
 
+// The same of a span's keys, counted from its first.
+IndexRange VisibleKeys(const annulusMask& mask, int64_t query_position, const annulusSpan& keys);
+
 // The same for each of `rows` queries, at least one. False when all are empty;
 // `visible` is then not to be read.
 bool VisibleKeysOfRows(const annulusMask& mask, const int64_t* query_positions, int64_t rows,

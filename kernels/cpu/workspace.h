@@ -34,8 +34,10 @@ struct Workspace {
   std::vector<BackwardKeys> backward_keys;
   std::vector<BackwardQueries> backward_queries;
   PairOrder pair_order;
-  std::vector<SoftmaxState<float>> partial_states;
+  std::vector<float> partial_states;
   std::vector<FewRowsPartial> partials;
+  std::vector<annulusSpan> few_rows_tiles;
+  std::vector<IndexRange> few_rows_chunks;
   std::vector<int64_t> row_positions;
 };
 

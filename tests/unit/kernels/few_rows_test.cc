@@ -4,16 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
+#include <random>
 
-#include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/few_rows_kernel.h"
-#include "kernels/cpu/gather.h"
-#include "kernels/cpu/row_map.h"
-#include "kernels/cpu/tile.h"
-#include "kernels/softmax_state.h"
 #include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
 
@@ -73,47 +69,20 @@ TEST(FewRows, EveryRowCountHeadSizeDtypeAndMask) {
   }
 }
 
-// The attention of one row of each head over all keys of the case, by the kernel itself.
-std::vector<float> AttendOneRow(AttentionCase& c, bool fetch) {
-  const int64_t heads = c.shape.kv_heads;
-  const int64_t stride = cpu::PaddedHeadDim(c.shape.head_dim);
-  cpu::RowMap keys;
-  keys.Assign(c.kv_spans.data(), c.kv_spans.size());
-  std::vector<cpu::IndexRange> tiles;
-  cpu::CutTiles(keys, cpu::kKeyTile, &tiles);
-  cpu::AlignedBuffer queries, outputs, scratch;
-  queries.Reserve(heads * stride);
-  outputs.Reserve(heads * stride);
-  std::vector<SoftmaxState<float>> states(heads);
-  std::vector<cpu::FewRowsHead> set;
-  const int64_t row = 0;
-  for (int64_t h = 0; h < heads; ++h) {
-    float* const q = queries.data() + h * stride;
-    cpu::PackFewRows(cpu::GatherHead(c.q(), 0, h, &row, 1, 0), c.scale, q);
-    set.push_back({q,
-                   cpu::GatherHead(c.k(), 0, h, keys.rows.data(), keys.size(), 0),
-                   cpu::GatherHead(c.v(), 0, h, keys.rows.data(), keys.size(), 0),
-                   {&states[h], outputs.data() + h * stride}});
-  }
-  cpu::AttendFewRows(set.data(), heads,
-                     {&row, 1, keys.positions.data(), tiles.data(),
-                      static_cast<int64_t>(tiles.size()), c.shape.mask, fetch},
-                     scratch.Reserve(cpu::kFewRowsScratch));
-  std::vector<float> result(outputs.data(), outputs.data() + heads * stride);
-  for (const SoftmaxState<float>& state : states) {
-    result.push_back(state.max);
-    result.push_back(state.sum);
-  }
-  return result;
-}
-
-// One of the two is what this processor takes, and what the other tests run.
-TEST(FewRows, FetchingAheadChangesNoByte) {
-  for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16}) {
-    for (const int64_t head_dim : {16, 40, 128}) {
-      AttentionCase c({1, 1, 603, 3, 3, head_dim, dtype, Full()});
-      EXPECT_EQ(AttendOneRow(c, false), AttendOneRow(c, true)) << dtype << " " << head_dim;
+// Keys in pages, not in order, some of them empty.
+TEST(FewRows, ManyShortSpans) {
+  AttentionCase c({2, 3, 700, 4, 2, 40, ANNULUS_BF16, Causal(650, 500)});
+  for (const int64_t page : {1, 3, 16}) {
+    c.kv_spans.clear();
+    for (int64_t row = 0; row < c.shape.kv_rows; row += page) {
+      c.kv_spans.push_back({row, std::min(page, c.shape.kv_rows - row), row, 1});
+      c.kv_spans.push_back({row, 0, 0, 1});
     }
+    std::shuffle(c.kv_spans.begin(), c.kv_spans.end(), std::mt19937(page));
+    AttentionCase paged = c;
+    SCOPED_TRACE(testing::Message() << "pages of " << page);
+    CpuDevice(2).Attend(paged);
+    ExpectForwardMatches(paged);
   }
 }
 

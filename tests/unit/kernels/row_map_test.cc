@@ -79,6 +79,23 @@ TEST(RowMap, VisibleKeysAgreeWithTheDefinition) {
   }
 }
 
+TEST(RowMap, VisibleKeysOfASpanAreThoseOfItsPositions) {
+  std::mt19937 rng(4);
+  auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
+  RowMap map;
+  for (int trial = 0; trial < 5000; ++trial) {
+    const annulusSpan span = {0, pick(0, 12), pick(-5, 5), pick(1, 4)};
+    const annulusMask mask = {pick(0, 1) ? ANNULUS_MASK_CAUSAL : ANNULUS_MASK_FULL, pick(-9, 9),
+                              pick(-1, 9)};
+    const int64_t query = pick(-20, 60);
+    map.Assign(&span, 1);
+    const IndexRange want = VisibleKeys(mask, query, map.positions.data(), map.size());
+    const IndexRange got = VisibleKeys(mask, query, span);
+    EXPECT_EQ(got.begin, want.begin);
+    EXPECT_EQ(got.end, want.end);
+  }
+}
+
 TEST(RowMap, VisibleKeysOfRowsAreThoseOfEachRow) {
   std::mt19937 rng(3);
   auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
