@@ -71,6 +71,12 @@ endfunction()
 # Suites that do nothing but compute share the processors; any other has them to itself, for its deadlines' sake.
 set(ANNULUS_COMPUTE_SUITES "/tests/(unit|property)/(coordinator|cuda|io|kernels|machine|metrics|ring|trace)$")
 
+# How much longer tests may take than timeouts say.
+set(ANNULUS_TEST_SLOWDOWN 1)
+if(ANNULUS_SANITIZE)
+  set(ANNULUS_TEST_SLOWDOWN 5)
+endif()
+
 # annulus_test(NAME ring_plan_test SRCS plan_test.cc DEPS annulus_ring [LABELS unit] [TIMEOUT 60]): a GoogleTest program
 # registered with ctest. Labels: unit, property, contract, e2e, fuzz, tidy, install; "full" is left out of `make test`.
 function(annulus_test)
@@ -78,9 +84,7 @@ function(annulus_test)
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 120)
   endif()
-  if(ANNULUS_SANITIZE)
-    math(EXPR A_TIMEOUT "5 * ${A_TIMEOUT}")
-  endif()
+  math(EXPR A_TIMEOUT "${ANNULUS_TEST_SLOWDOWN} * ${A_TIMEOUT}")
   add_executable(${A_NAME} ${A_SRCS})
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests UNITY_BUILD OFF)
   target_compile_options(${A_NAME} PRIVATE ${ANNULUS_TEST_OPTIONS})
@@ -109,5 +113,6 @@ function(annulus_fuzz_test)
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} annulus_options)
   get_filename_component(corpus ${A_CORPUS} ABSOLUTE)
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${corpus} ${A_ITERATIONS})
-  set_tests_properties(${A_NAME} PROPERTIES TIMEOUT 120 LABELS fuzz)
+  math(EXPR timeout "${ANNULUS_TEST_SLOWDOWN} * 120")
+  set_tests_properties(${A_NAME} PROPERTIES TIMEOUT ${timeout} LABELS fuzz)
 endfunction()
