@@ -2,9 +2,13 @@
 #include "kernels/cpu/few_rows.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/cpu/few_rows_kernel.h"
+#include "kernels/cpu/gather.h"
+#include "kernels/cpu/row_map.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/tensor_view.h"
 
 namespace annulus::kernels::cpu {
 namespace {
@@ -13,27 +17,60 @@ namespace {
 // small enough that 32K keys of one head make work for a dozen threads.
 constexpr int64_t kChunkKeys = 2 * kKeyTile;
 
-// Cuts the spans into tiles of at most kKeyTile keys, and the tiles into chunks.
-void CutSpans(const annulusSpan* spans, size_t span_count, std::vector<annulusSpan>* tiles,
-              std::vector<IndexRange>* chunks) {
-  tiles->clear();
-  chunks->clear();
-  int64_t room = 0;  // of the last chunk, in keys
-  for (size_t s = 0; s < span_count; ++s) {
-    const annulusSpan& span = spans[s];
+// Whether `next` goes on where `span` ends, which then holds both.
+bool Join(const annulusSpan& next, annulusSpan* span) {
+  if (next.row != span->row + span->count) return false;
+  const int64_t step = next.position - (span->position + (span->count - 1) * span->stride);
+  const bool goes_on = step >= 1 && (span->count == 1 || span->stride == step) &&
+                       (next.count == 1 || next.stride == step);
+  if (!goes_on) return false;
+  span->stride = step;
+  span->count += next.count;
+  return true;
+}
+
+// Tiles of at most kKeyTile keys, and chunks of tiles, out of spans.
+class KeyCutter {
+ public:
+  KeyCutter(std::vector<annulusSpan>* tiles, std::vector<IndexRange>* chunks)
+      : tiles_(*tiles), chunks_(*chunks) {
+    tiles_.clear();
+    chunks_.clear();
+  }
+
+  void Cut(const annulusSpan* spans, size_t span_count) {
+    annulusSpan joined = {};
+    for (size_t s = 0; s < span_count; ++s) {
+      if (spans[s].count == 0 || (joined.count > 0 && Join(spans[s], &joined))) continue;
+      AddTiles(joined);
+      joined = spans[s];
+    }
+    AddTiles(joined);
+  }
+
+ private:
+  void AddTiles(const annulusSpan& span) {
     for (int64_t key = 0; key < span.count; key += kKeyTile) {
       const int64_t count = std::min(kKeyTile, span.count - key);
-      const auto tile = static_cast<int64_t>(tiles->size());
-      tiles->push_back({span.row + key, count, span.position + key * span.stride, span.stride});
-      if (count > room) {
-        chunks->push_back({tile, tile});
-        room = kChunkKeys;
-      }
-      ++chunks->back().end;
-      room -= count;
+      AddTile({span.row + key, count, span.position + key * span.stride, span.stride});
     }
   }
-}
+
+  void AddTile(const annulusSpan& tile) {
+    const auto index = static_cast<int64_t>(tiles_.size());
+    tiles_.push_back(tile);
+    if (tile.count > room_) {
+      chunks_.push_back({index, index});
+      room_ = kChunkKeys;
+    }
+    ++chunks_.back().end;
+    room_ -= tile.count;
+  }
+
+  std::vector<annulusSpan>& tiles_;
+  std::vector<IndexRange>& chunks_;
+  int64_t room_ = 0;  // of the last chunk, in keys
+};
 
 class FewRowsPass {
  public:
@@ -46,8 +83,8 @@ class FewRowsPass {
 
   void Run() {
     workspace_.queries.Assign(args_.q_spans, args_.q_span_count);
-    CutSpans(args_.kv_spans, args_.kv_span_count, &workspace_.few_rows_tiles,
-             &workspace_.few_rows_chunks);
+    KeyCutter(&workspace_.few_rows_tiles, &workspace_.few_rows_chunks)
+        .Cut(args_.kv_spans, args_.kv_span_count);
     rows_ = workspace_.queries.size() * group_;
     chunks_ = static_cast<int64_t>(workspace_.few_rows_chunks.size());
     if (rows_ == 0 || chunks_ == 0) return;
@@ -142,6 +179,7 @@ class FewRowsPass {
 }  // namespace
 
 bool HasFewRows(const annulusAttendArgs& args) {
+  if (args.k.dtype != args.v.dtype) return false;
   int64_t queries = 0;
   for (size_t i = 0; i < args.q_span_count; ++i) queries += args.q_spans[i].count;
   return queries * (args.q.heads / args.k.heads) <= kFewRowsMax;

@@ -15,7 +15,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/cpu/few_rows_kernel.h"
-#include "kernels/cpu/gather.h"
+#include "kernels/cpu/few_rows_vectors-inl.h"
 #include "kernels/cpu/microkernel-inl.h"
 #include "kernels/cpu/tile.h"
 
@@ -67,35 +67,60 @@ HWY_INLINE void ForRowGroups(int64_t row_count, const Body& body) {
 // are wide (Emerald Rapids reads memory 1.1 times as fast then), else the first.
 constexpr int64_t kAheadBytes = 4096;
 constexpr int kFetchLocality = HWY_TARGET == HWY_AVX3 ? 2 : 3;
-constexpr int64_t kLineBytes = 64;
+
+// Lines of memory that are read later than a block of rows, as many as it takes. A number, because
+// it may lie past the tensor's end: it is never read through.
+struct LinesAhead {
+  uintptr_t begin;
+  uintptr_t row_bytes;  // from what is fetched during a row to what is during the next
+  bool in_order;        // one line after the other, else row by row
+
+  // Fetches what kBytes of the j-th of kRows rows, from kFirst on, and `column_bytes` on, take. A
+  // line at a time: a burst holds up the reading where few may be on their way.
+  template <int kFirst, int kRows, int kBytes>
+  HWY_INLINE void Fetch(uintptr_t column_bytes, int j) const {
+    const uintptr_t from = begin + kFirst * row_bytes;
+    const uintptr_t at =
+        in_order ? from + column_bytes * kRows + j * kBytes : from + column_bytes + j * row_bytes;
+#pragma GCC unroll 4
+    for (int i = 0; i < kBytes; i += kLineBytes) {
+      __builtin_prefetch(reinterpret_cast<const void*>(at + i), 0, kFetchLocality);
+    }
+  }
+};
 
 // Rows of one head that are read together, and what to fetch meanwhile.
 template <typename Element, int kCount>
 struct RowBlock {
   const Element* rows[kCount];
-  const Element* ahead;
+  LinesAhead ahead;
 };
 
-// The keys or the values of a tile, of a set of heads, kCount rows at a time. A row's heads are
-// neighbours in memory. What is read later is fetched in the order it lies in, which is what memory
-// is fastest at: each head of a block of rows fetches its share of a later block, whichever heads'
-// that is.
+// The keys or the values of a tile, of a set of heads, kCount rows at a time. Memory is fastest
+// when it is read in order: where a row's heads are neighbours, each head of a block of rows
+// fetches its share of a later block, whichever heads' that is. Else each fetches its own rows.
 template <typename Element, int kCount>
 class RowsOfHeads {
  public:
   RowsOfHeads(const HeadSet& set, const void* FewRowsHead::*side, int64_t row_stride,
               const annulusSpan& tile)
-      : row_stride_(row_stride), last_(tile.count - 1) {
-    for (int64_t h = 0; h < set.count; ++h) {
+      : row_stride_(row_stride),
+        last_(tile.count - 1),
+        row_bytes_(row_stride * sizeof(Element)),
+        head_bytes_(set.block.head_dim * sizeof(Element)) {
+    const uintptr_t heads = set.count;
+    // A share is one piece of memory: rows follow one another, or it lies within a row.
+    in_order_ = row_bytes_ == heads * head_bytes_ || heads % kCount == 0;
+    for (uintptr_t h = 0; h < heads; ++h) {
       begin_[h] = static_cast<const Element*>(set.heads[h].*side) + tile.row * row_stride;
+      in_order_ &= Address(h) == Address(0) + h * head_bytes_;
     }
-    const int64_t head_dim = set.block.head_dim;
-    const int64_t row_bytes = set.count * head_dim * static_cast<int64_t>(sizeof(Element));
     // Rows that are read together are on their way already.
-    const int64_t rows_ahead = std::max<int64_t>(CeilDiv(kAheadBytes, row_bytes), kCount);
-    for (int64_t h = 0; h < set.count; ++h) {
-      const int64_t row = rows_ahead + h * kCount / set.count;
-      ahead_[h] = begin_[0] + row * row_stride + h * kCount % set.count * head_dim;
+    const uintptr_t rows_ahead =
+        std::max<uintptr_t>(CeilDiv(kAheadBytes, heads * head_bytes_), kCount);
+    for (uintptr_t h = 0; h < heads; ++h) {
+      const uintptr_t share = h * kCount / heads * row_bytes_ + h * kCount % heads * head_bytes_;
+      ahead_[h] = rows_ahead * row_bytes_ + (in_order_ ? Address(0) + share : Address(h));
     }
   }
 
@@ -107,29 +132,22 @@ class RowsOfHeads {
     for (int i = 0; i < kCount; ++i) {
       block.rows[i] = begin + std::min(first + i, last_) * row_stride_;
     }
-    // It may lie past the tensor's end.
-    block.ahead = ahead_[head] + first * row_stride_;
+    block.ahead = {ahead_[head] + first * row_bytes_, in_order_ ? head_bytes_ : row_bytes_,
+                   in_order_};
     return block;
   }
 
  private:
+  uintptr_t Address(uintptr_t head) const { return reinterpret_cast<uintptr_t>(begin_[head]); }
+
   int64_t row_stride_;
   int64_t last_;
+  uintptr_t row_bytes_;
+  uintptr_t head_bytes_;
+  bool in_order_;
   const Element* begin_[kFewRowsHeads];
-  const Element* ahead_[kFewRowsHeads];
+  uintptr_t ahead_[kFewRowsHeads];
 };
-
-// Fetches as many lines from `ahead` on as kVectors vectors (0: a tail) from column c of the j-th
-// of kKeys rows on. A line at a time: a burst holds up the reading where few may be on their way.
-template <int kKeys, int kVectors, typename Element>
-HWY_INLINE void Fetch(const Element* ahead, int64_t c, int j) {
-  constexpr int kLine = kLineBytes / sizeof(Element);
-  constexpr int kColumns = kVectors == 0 ? 8 : kVectors * kLanes;
-  const Element* const from = ahead + c * kKeys + j * kColumns;
-  if (j * kColumns % kLine != 0) return;
-#pragma GCC unroll 4
-  for (int i = 0; i < kColumns; i += kLine) __builtin_prefetch(from + i, 0, kFetchLocality);
-}
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE

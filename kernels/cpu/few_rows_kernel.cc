@@ -2,10 +2,13 @@
 #include "kernels/cpu/few_rows_kernel.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
+#include "kernels/cpu/row_map.h"
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/softmax_state.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/few_rows_kernel.cc"
@@ -45,6 +48,8 @@ View ViewOf(const FewRowsBlock& block, const annulusSpan& tile) {
   }
   return view;
 }
+
+static_assert(kFewRowsMax + kLanes <= kFewRowsStates);
 
 // Turns the scores of a tile into weights and rescales the outputs.
 HWY_INLINE void SoftmaxTile(const HeadSet& set, const View& view) {

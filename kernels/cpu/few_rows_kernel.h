@@ -16,7 +16,7 @@ namespace annulus::kernels::cpu {
 // The most query rows, over all heads of a KV head's group, that this path is for.
 inline constexpr int64_t kFewRowsMax = 12;
 
-// KV heads whose rows, neighbours in memory, are read side by side.
+// KV heads whose rows, neighbours in memory as a rule, are read side by side.
 inline constexpr int64_t kFewRowsHeads = 8;
 // Floats of scratch that AttendFewRows needs, 64-byte aligned.
 inline constexpr int64_t kFewRowsScratch = kFewRowsHeads * kFewRowsMax * kKeyTile;
@@ -29,7 +29,7 @@ struct FewRowsPartial {
   float* output;  // [row_count][PaddedHeadDim(head_dim)]
 };
 // Rows, and room for a vector more.
-inline constexpr int64_t kFewRowsStates = kFewRowsMax + 16;
+inline constexpr int64_t kFewRowsStates = kFewRowsMax + kPanelWidthMax / 2;
 
 // Copies rows of one head to q[0, rows.count), PaddedHeadDim(head_dim) apart and zero-padded, times
 // scale * log2(e).

@@ -48,6 +48,7 @@ HWY_INLINE void Dots(const float* HWY_RESTRICT q, const RowBlock<Element, kKeysT
   // Chains enough to hide the latency of a multiply-add.
   constexpr int kChains = kRows * kKeys <= 4 ? 2 : 1;
   constexpr int kMost = std::max(kLineVectors<Element>, kChains);
+  const LinesAhead ahead = k.ahead;
   FloatVec chains[kChains][kRows][kKeys];
   for (auto& chain : chains) {
     for (auto& row : chain) {
@@ -64,9 +65,10 @@ HWY_INLINE void Dots(const float* HWY_RESTRICT q, const RowBlock<Element, kKeysT
       }
 #pragma GCC unroll 4
       for (int j = 0; j < kKeys; ++j) {
-        const Element* const row = k.rows[kFirst + j];
-        if (i == 0) Fetch<kKeys, kVectors>(k.ahead + kFirst * head_dim, c, j);
-        const FloatVec key = LoadColumns<kVectors>(row + c, i);
+        if (i == 0) {
+          ahead.Fetch<kFirst, kKeys, kBytesOf<kVectors, Element>>(c * sizeof(Element), j);
+        }
+        const FloatVec key = LoadColumns<kVectors>(k.rows[kFirst + j] + c, i);
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
           FloatVec& sum = chains[i % kChains][r][j];

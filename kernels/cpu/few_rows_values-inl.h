@@ -10,11 +10,11 @@
 #define ANNULUS_KERNELS_CPU_FEW_ROWS_VALUES_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstdint>
 
 #include "hwy/highway.h"
 #include "kernels/cpu/few_rows_heads-inl.h"
-#include "kernels/cpu/few_rows_scores-inl.h"
 #include "kernels/cpu/few_rows_vectors-inl.h"
 #include "kernels/cpu/row_map.h"
 #include "kernels/cpu/tile.h"
@@ -27,13 +27,14 @@ namespace HWY_NAMESPACE {
 constexpr int kValuesTogether = 8;
 
 // output[r] += weights[r * kKeyTile + j] * values[j] for kRows rows and kKeys keys, of kVectors
-// vectors (0: a tail) of a row from column c on.
-template <int kRows, int kVectors, typename Element, int kKeys>
+// vectors (0: a tail) of a row from column c on. Fetches what kFetchBytes of the rows take.
+template <int kRows, int kVectors, int kFetchBytes, typename Element, int kKeys>
 HWY_INLINE void AddColumns(const float* HWY_RESTRICT weights,
                            const RowBlock<Element, kKeys>& values, int64_t c, int64_t stride,
                            float* HWY_RESTRICT output) {
   const FloatTag d;
   constexpr int kCount = kVectorsOf<kVectors>;
+  const LinesAhead ahead = values.ahead;
   FloatVec sums[kRows][kCount];
   const auto at = [&](int r, int i) { return output + r * stride + c + i * kLanes; };
 #pragma GCC unroll 4
@@ -43,7 +44,9 @@ HWY_INLINE void AddColumns(const float* HWY_RESTRICT weights,
   }
 #pragma GCC unroll 8
   for (int j = 0; j < kKeys; ++j) {
-    Fetch<kKeys, kVectors>(values.ahead, c, j);
+    if constexpr (kFetchBytes > 0) {
+      ahead.Fetch<0, kKeys, kFetchBytes>(c * sizeof(Element), j);
+    }
     FloatVec columns[kCount];
 #pragma GCC unroll 4
     for (int i = 0; i < kCount; ++i) columns[i] = LoadColumns<kVectors>(values.rows[j] + c, i);
@@ -68,8 +71,14 @@ HWY_NOINLINE void AddBlock(const float* HWY_RESTRICT weights,
                            const RowBlock<Element, kKeys>& values, int64_t head_dim,
                            float* HWY_RESTRICT output) {
   constexpr int kMost = kRows <= 2 || HWY_TARGET == HWY_AVX3 ? 4 : 2;
-  ForColumns<kMost>(head_dim, [&]<int kVectors>(int64_t c) HWY_ATTR {
-    AddColumns<kRows, kVectors>(weights, values, c, PaddedHeadDim(head_dim), output);
+  constexpr int kStep = std::max(kMost, kLineVectors<Element>);
+  const int64_t stride = PaddedHeadDim(head_dim);
+  ForColumns<kStep>(head_dim, [&]<int kVectors>(int64_t c) HWY_ATTR {
+    constexpr int kFirst = std::min(kVectors, kMost);
+    AddColumns<kRows, kFirst, kBytesOf<kVectors, Element>>(weights, values, c, stride, output);
+    if constexpr (kVectors > kFirst) {
+      AddColumns<kRows, kVectors - kFirst, 0>(weights, values, c + kFirst * kLanes, stride, output);
+    }
   });
 }
 

@@ -36,15 +36,18 @@ HWY_INLINE FloatVec LoadTail(const Element* from) {
 #endif
 }
 
+constexpr int kLineBytes = 64;
 // Vectors of a line of memory: what a step of ForColumns reads of a row, four at most.
 template <typename Element>
-constexpr int kLineVectors = std::clamp<int>(64 / static_cast<int>(sizeof(Element)) /
-                                                 static_cast<int>(kLanes),
-                                             1, 4);
+constexpr int kLineVectors = std::clamp<int>(kLineBytes / sizeof(Element) / kLanes, 1, 4);
 
 // Vectors of a step of ForColumns.
 template <int kVectors>
 constexpr int kVectorsOf = kVectors == 0 ? 1 : kVectors;
+
+// Bytes of a row that such a step reads.
+template <int kVectors, typename Element>
+constexpr int kBytesOf = (kVectors == 0 ? 8 : kVectors * kLanes) * sizeof(Element);
 
 // Vector `i` of what a step of ForColumns reads of a row, from its column on.
 template <int kVectors, typename Element>

@@ -6,10 +6,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
+#include <vector>
 
 #include "kernels/cpu/few_rows_kernel.h"
+#include "kernels/reference/error_metrics.h"
+#include "kernels/reference/reference.h"
+#include "kernels/tensor_view.h"
 #include "tests/support/under_sanitizer.h"
 #include "tests/unit/kernels/attention_case.h"
 
@@ -30,7 +35,7 @@ TEST(FewRows, RandomShapes) {
   auto pick = [&](int low, int high) { return std::uniform_int_distribution(low, high)(rng); };
   CpuDevice device(2);
   for (int trial = 0; trial < (kUnderSanitizer ? 20 : 200); ++trial) {
-    const int64_t kv_heads = pick(1, 3);
+    const int64_t kv_heads = trial % 10 == 0 ? pick(8, 17) : pick(1, 3);
     const int64_t group = pick(1, 4);
     const int64_t q_rows = pick(1, static_cast<int>(cpu::kFewRowsMax / group));
     const int64_t kv_rows = pick(1, 2000);
@@ -69,7 +74,70 @@ TEST(FewRows, EveryRowCountHeadSizeDtypeAndMask) {
   }
 }
 
-// Keys in pages, not in order, some of them empty.
+// The rows of `from` as they lie with other strides, of elements.
+annulusTensor Moved(const annulusTensor& from, int64_t row_stride, int64_t head_stride,
+                    int64_t batch_stride, std::vector<uint8_t>* data) {
+  const auto bytes = static_cast<int64_t>(DtypeBytes(from.dtype));
+  data->assign(from.batch * batch_stride * bytes, 0xff);  // a NaN of every dtype
+  annulusTensor to = from;
+  to.data = data->data();
+  to.row_stride = row_stride;
+  to.head_stride = head_stride;
+  to.batch_stride = batch_stride;
+  for (int64_t b = 0; b < from.batch; ++b) {
+    for (int64_t row = 0; row < from.rows; ++row) {
+      for (int64_t head = 0; head < from.heads; ++head) {
+        std::memcpy(const_cast<void*>(RowPointer(to, b, row, head)), RowPointer(from, b, row, head),
+                    from.head_dim * bytes);
+      }
+    }
+  }
+  return to;
+}
+
+// Keys lie head after head, values in rows that are longer than their heads.
+TEST(FewRows, KeysAndValuesHaveStridesOfTheirOwn) {
+  constexpr int64_t kRows = 700;
+  constexpr int64_t kHeadDim = 40;
+  for (const annulusDtype dtype : {ANNULUS_F32, ANNULUS_BF16}) {
+    for (const int64_t heads : {1, 4, 9}) {
+      AttentionCase c({2, 2, kRows, heads * 2, heads, kHeadDim, dtype, Causal(690, 600)});
+      annulusAttendArgs args = c.Args();
+      std::vector<uint8_t> k, v;
+      args.k = Moved(args.k, kHeadDim, kRows * kHeadDim, heads * kRows * kHeadDim, &k);
+      const int64_t row_stride = heads * kHeadDim + 24;
+      args.v = Moved(args.v, row_stride, kHeadDim, kRows * row_stride + 8, &v);
+      ASSERT_TRUE(cpu::HasFewRows(args));
+      SCOPED_TRACE(testing::Message() << heads << " heads, dtype " << dtype);
+      CpuDevice(2).Attend(args);
+      ExpectForwardMatches(c);
+    }
+  }
+}
+
+// Each of q, k and v may have a dtype of its own; few rows are not packed where k and v share one.
+TEST(FewRows, MixedDtypes) {
+  constexpr annulusDtype kDtypes[] = {ANNULUS_F32, ANNULUS_BF16, ANNULUS_F16};
+  for (const annulusDtype k_dtype : kDtypes) {
+    for (const annulusDtype v_dtype : kDtypes) {
+      AttentionCase c({1, 1, 300, 2, 1, 40, ANNULUS_BF16});
+      AttentionCase keys({1, 1, 300, 2, 1, 40, k_dtype}, 2);
+      AttentionCase values({1, 1, 300, 2, 1, 40, v_dtype}, 3);
+      annulusAttendArgs args = c.Args();
+      args.k = keys.k();
+      args.v = values.v();
+      SCOPED_TRACE(testing::Message() << "k " << k_dtype << ", v " << v_dtype);
+      EXPECT_EQ(cpu::HasFewRows(args), k_dtype == v_dtype);
+      CpuDevice(1).Attend(args);
+      ReferenceInputs inputs = c.Inputs();
+      inputs.k = args.k;
+      inputs.v = args.v;
+      EXPECT_LE(RelativeRmse(c.o_data, AttendReference(inputs, {0}).o), 5e-6);
+    }
+  }
+}
+
+// Keys in pages, in order and not, some of the pages empty.
 TEST(FewRows, ManyShortSpans) {
   AttentionCase c({2, 3, 700, 4, 2, 40, ANNULUS_BF16, Causal(650, 500)});
   for (const int64_t page : {1, 3, 16}) {
@@ -78,6 +146,9 @@ TEST(FewRows, ManyShortSpans) {
       c.kv_spans.push_back({row, std::min(page, c.shape.kv_rows - row), row, 1});
       c.kv_spans.push_back({row, 0, 0, 1});
     }
+    AttentionCase in_order = c;
+    CpuDevice(2).Attend(in_order);
+    ExpectForwardMatches(in_order);
     std::shuffle(c.kv_spans.begin(), c.kv_spans.end(), std::mt19937(page));
     AttentionCase paged = c;
     SCOPED_TRACE(testing::Message() << "pages of " << page);
