@@ -84,6 +84,7 @@ struct LinesAhead {
         in_order ? from + column_bytes * kRows + j * kBytes : from + column_bytes + j * row_bytes;
 #pragma GCC unroll 4
     for (int i = 0; i < kBytes; i += kLineBytes) {
+      // NOLINTNEXTLINE(performance-no-int-to-ptr)
       __builtin_prefetch(reinterpret_cast<const void*>(at + i), 0, kFetchLocality);
     }
   }
