@@ -77,11 +77,9 @@ void AttendTile(const HeadSet& set, const annulusSpan& tile) {
   if (view.seen.size() <= 0) return;
   ScoreRows<Element>(set, tile, view.seen);
   SoftmaxTile(set, view);
-  if (view.shared) {
-    AddToRows<Element>(set, tile, view.seen);
-  } else {
-    AddToMaskedRows<Element>(set, tile, view.seen, view.visible);
-  }
+  IndexRange left = view.seen;
+  if (view.shared) left.begin = AddBlocks<Element>(set, tile, view.seen);
+  AddKeyByKey<Element>(set, tile, left, view.visible);
 }
 
 template <typename Element>

@@ -82,33 +82,30 @@ HWY_NOINLINE void AddBlock(const float* HWY_RESTRICT weights,
   });
 }
 
-// Adds the values of kKeys keys, from key j of the tile on, to every row of every head.
-template <typename Element, int kKeys>
-HWY_INLINE void AddKeys(const HeadSet& set, const RowsOfHeads<Element, kKeys>& values, int64_t j) {
-  for (int64_t h = 0; h < set.count; ++h) {
-    const auto block = values.Block(h, j);
-    ForRowGroups(set.block.row_count, [&]<int kRows>(int64_t r) {
-      AddBlock<kRows>(set.Scores(h, r) + j, block, set.block.head_dim, set.Output(h, r));
-    });
-  }
-}
-
-// Adds the values of the keys of `range` of the tile, all of which all rows see.
+// Adds the values of the keys of `range` of the tile, all of which all rows see, but for the last
+// few. Returns the first of these.
 template <typename Element>
-HWY_INLINE void AddToRows(const HeadSet& set, const annulusSpan& tile, IndexRange range) {
-  const int64_t stride = set.block.v_row_stride;
-  const RowsOfHeads<Element, kValuesTogether> values(set, &FewRowsHead::v, stride, tile);
-  const RowsOfHeads<Element, 1> last_values(set, &FewRowsHead::v, stride, tile);
+HWY_INLINE int64_t AddBlocks(const HeadSet& set, const annulusSpan& tile, IndexRange range) {
+  const RowsOfHeads<Element, kValuesTogether> values(set, &FewRowsHead::v, set.block.v_row_stride,
+                                                     tile);
   int64_t j = range.begin;
-  for (; j + kValuesTogether <= range.end; j += kValuesTogether) AddKeys(set, values, j);
-  for (; j < range.end; ++j) AddKeys(set, last_values, j);
+  for (; j + kValuesTogether <= range.end; j += kValuesTogether) {
+    for (int64_t h = 0; h < set.count; ++h) {
+      const auto block = values.Block(h, j);
+      ForRowGroups(set.block.row_count, [&]<int kRows>(int64_t r) {
+        AddBlock<kRows>(set.Scores(h, r) + j, block, set.block.head_dim, set.Output(h, r));
+      });
+    }
+  }
+  return j;
 }
 
-// The same for rows that see some of the keys each: a masked key's value may be a NaN, and is not
-// added even with a weight of zero.
+// Adds the values of the keys of `range` key by key, to the rows that see them: a masked key's
+// value may be a NaN, and is not added even with a weight of zero.
 template <typename Element>
-HWY_INLINE void AddToMaskedRows(const HeadSet& set, const annulusSpan& tile, IndexRange range,
-                                const IndexRange* visible) {
+HWY_INLINE void AddKeyByKey(const HeadSet& set, const annulusSpan& tile, IndexRange range,
+                            const IndexRange* visible) {
+  if (range.size() == 0) return;
   const RowsOfHeads<Element, 1> values(set, &FewRowsHead::v, set.block.v_row_stride, tile);
   for (int64_t j = range.begin; j < range.end; ++j) {
     for (int64_t h = 0; h < set.count; ++h) {

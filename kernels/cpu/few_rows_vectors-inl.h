@@ -36,7 +36,6 @@ HWY_INLINE FloatVec LoadTail(const Element* from) {
 #endif
 }
 
-constexpr int kLineBytes = 64;
 // Vectors of a line of memory: what a step of ForColumns reads of a row, four at most.
 template <typename Element>
 constexpr int kLineVectors = std::clamp<int>(kLineBytes / sizeof(Element) / kLanes, 1, 4);

@@ -42,10 +42,10 @@ HWY_INLINE hn::Vec<D> LoadFloats(D d, const Element* from) {
 // Rows of a head lie apart, in runs too short for the processor to foresee: it is told what will be
 // read kRowsAhead rows later.
 constexpr int64_t kRowsAhead = 8;
+constexpr int kLineBytes = 64;  // of memory, as caches hold it
 
 HWY_INLINE void PrefetchRow(const HeadRows& source, int64_t row) {
   if (row >= source.count) return;
-  constexpr int64_t kLineBytes = 64;
   const auto* bytes = static_cast<const char*>(source.Row(row));
   const int64_t size = source.head_dim * static_cast<int64_t>(DtypeBytes(source.dtype));
   for (int64_t at = 0; at < size; at += kLineBytes) hwy::Prefetch(bytes + at);
